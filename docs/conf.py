@@ -1,0 +1,32 @@
+"""Sphinx: MyST pages, Furo, the reference from the docstrings."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as installed_version
+
+
+project = "chatkit-async"
+author = "chatkit-async contributors"
+copyright = "2026, chatkit-async contributors"  # noqa: A001  # Sphinx's name for it
+version = release = installed_version("chatkit-async")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "examples"]
+html_theme = "furo"
+html_title = f"chatkit-async {release}"
+
+# colon_fence: a code block inside an admonition stays a code block, which the tests run.
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+nitpick_ignore_regex = [
+    # Other projects' names would need their inventories, and the build needs no network.
+    ("py:.*", rf"({'|'.join(['aiohttp', 'attrs?', 'yarl', *sys.stdlib_module_names])})\..*"),
+]
