@@ -84,7 +84,7 @@ def tests(session: nox.Session) -> None:
     run_tests(session)
 
 
-@nox.session(python=[PYTHONS[0], PYTHONS[-1]])
+@nox.session(python=list(dict.fromkeys([RUNNING, PYTHONS[-1]])))
 def lowest(session: nox.Session) -> None:
     """Run the tests on the lowest allowed version of each dependency."""
     constraints = Path(session.virtualenv.location, "constraints.txt")
