@@ -13,7 +13,6 @@ from pathlib import Path
 import nox
 from packaging.requirements import Requirement
 
-
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version as installed_version
 
-
 project = "chatkit-async"
 author = "chatkit-async contributors"
 copyright = "2026, chatkit-async contributors"  # noqa: A001  # Sphinx's name for it

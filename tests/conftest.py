@@ -9,7 +9,6 @@ import aiohttp
 import aioresponses.core
 import hypothesis
 
-
 # deadline: the machine may be busy. In CI the same examples every time, so that a red run is the
 # change's doing; elsewhere new ones, and a blob to repeat them with.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)

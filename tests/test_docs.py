@@ -38,7 +38,6 @@ from types import ModuleType
 import pytest
 from markdown_it import MarkdownIt
 
-
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted(p for p in ROOT.glob("docs/**/*.md") if "_build" not in p.parts)]
