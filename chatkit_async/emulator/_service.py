@@ -1,0 +1,116 @@
+"""The sessions API without its sockets: a request goes in, a reply comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from chatkit_async.emulator._errors import ApiError
+from chatkit_async.emulator._replies import Operation, Reply, error_body, resource
+from chatkit_async.emulator._schema import read_create
+from chatkit_async.emulator._state import SessionStore
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from multidict import CIMultiDictProxy
+
+    from chatkit_async.emulator._clock import Clock
+    from chatkit_async.emulator._ledger import Record
+
+_BETA = "chatkit_beta=v1"
+
+
+def route(path: str) -> tuple[Operation | None, str | None]:
+    """Return the operation behind a path as it came over the wire, and the session id in it.
+
+    The path is split before it is decoded, once, so that an escaped slash stays in its segment.
+    """
+    match path.split("/"):
+        case ["", "v1", "chatkit", "sessions"]:
+            return "create", None
+        case ["", "v1", "chatkit", "sessions", session_id, "cancel"]:
+            return "cancel", unquote(session_id)
+        case _:
+            return None, None
+
+
+class Service:
+    """The rules of the sessions API over a store of sessions."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        seed: int,
+        api_keys: Collection[str] | None,
+        workflows: Collection[str] | None,
+    ) -> None:
+        self.sessions = SessionStore(clock, seed)
+        self._api_keys = None if api_keys is None else frozenset(api_keys)
+        self._workflows = None if workflows is None else frozenset(workflows)
+
+    def answer(self, record: Record, headers: CIMultiDictProxy[str]) -> Reply:
+        """Do what a request asks for, and note in its record what came to light.
+
+        Args:
+            record: The request.
+            headers: Its headers as they came; the record's own are masked.
+        """
+        try:
+            self._admit(record, headers)
+            if record.session_id is None:
+                return self._create(record, headers)
+            return self._cancel(record.session_id)
+        except ApiError as error:
+            return Reply(
+                status=error.status,
+                body=error_body(error.status, error.message, param=error.param, code=error.code),
+                headers={"Allow": "POST"} if error.status == 405 else {},  # noqa: PLR2004
+            )
+
+    def _admit(self, record: Record, headers: CIMultiDictProxy[str]) -> None:
+        """Check all that does not depend on the body."""
+        if record.operation is None:
+            raise ApiError(404, f"Invalid URL ({record.method} {record.path})")
+        if record.method != "POST":
+            message = f"Not allowed to {record.method} on {record.path} (use POST)"
+            raise ApiError(405, message, code="method_not_supported")
+        self._authenticate(headers)
+        beta = ",".join(headers.getall("OpenAI-Beta", []))
+        if _BETA not in [feature.strip() for feature in beta.split(",")]:
+            message = f"The ChatKit API is in beta: send the header 'OpenAI-Beta: {_BETA}'."
+            raise ApiError(400, message, code="invalid_beta")
+
+    def _authenticate(self, headers: CIMultiDictProxy[str]) -> None:
+        scheme, _, key = headers.get("Authorization", "").partition(" ")
+        key = key.strip()
+        if scheme.lower() != "bearer" or not key:
+            message = "No API key: send it as 'Authorization: Bearer YOUR_KEY'."
+            raise ApiError(401, message, code="invalid_api_key")
+        if self._api_keys is not None and key not in self._api_keys:
+            # The service echoes a masked key here; the emulator never shows any of it.
+            raise ApiError(401, "The API key is not valid.", code="invalid_api_key")
+
+    def _create(self, record: Record, headers: CIMultiDictProxy[str]) -> Reply:
+        media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            message = f"Unsupported content type '{media_type}': expected 'application/json'."
+            raise ApiError(400, message, code="unsupported_content_type")
+        parameters, record.unknown_fields = read_create(record.body)
+        if self._workflows is not None and parameters.workflow not in self._workflows:
+            raise ApiError(404, f"Workflow with id '{parameters.workflow}' not found.")
+        session = self.sessions.create(
+            parameters,
+            organization=headers.get("OpenAI-Organization"),
+            project=headers.get("OpenAI-Project"),
+        )
+        record.session_id = session.id
+        return Reply(body=resource(session), session=session)
+
+    def _cancel(self, session_id: str) -> Reply:
+        session = self.sessions.get(session_id)
+        if session is None:
+            raise ApiError(404, f"Session with id '{session_id}' not found.", param="session_id")
+        self.sessions.cancel(session)
+        return Reply(body=resource(session), session=session)

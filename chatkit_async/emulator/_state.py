@@ -1,0 +1,96 @@
+"""The sessions the emulator has made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Literal, TypeAlias
+
+from attrs import define, field
+
+from chatkit_async.emulator._clock import Clock
+from chatkit_async.emulator._schema import CreateParameters
+
+__all__ = ["Session", "SessionStatus"]
+
+SessionStatus: TypeAlias = Literal["active", "expired", "cancelled"]
+
+
+@define(kw_only=True, eq=False)
+class Session:
+    """A session as the service holds it. Times are whole Unix seconds."""
+
+    id: str
+    client_secret: str = field(repr=False)
+    """Ephemeral secret; not in the repr."""
+    created_at: int
+    expires_at: int
+    cancelled_at: int | None = None
+    organization: str | None
+    """What `OpenAI-Organization` said at create."""
+    project: str | None
+    """What `OpenAI-Project` said at create."""
+    parameters: CreateParameters = field(repr=False)
+    """What was asked for, defaults filled in."""
+    _clock: Clock = field(repr=False, alias="clock")
+
+    @property
+    def user(self) -> str:
+        """The user the session was created for."""
+        return self.parameters.user
+
+    @property
+    def workflow(self) -> str:
+        """The id of the workflow behind the session."""
+        return self.parameters.workflow
+
+    @property
+    def status(self) -> SessionStatus:
+        """Where the session is in its life, by the emulator's clock."""
+        if self.cancelled_at is not None:
+            return "cancelled"
+        return "active" if self._clock.now() < self.expires_at else "expired"
+
+
+class SessionStore(Mapping[str, Session]):
+    """Every session by its id, oldest first; can be read while the emulator serves."""
+
+    def __init__(self, clock: Clock, seed: int) -> None:
+        self._clock = clock
+        self._random = Random(f"sessions {seed}")  # noqa: S311 - repeatable on purpose
+        self._sessions: dict[str, Session] = {}
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} sessions>"
+
+    def __getitem__(self, session_id: str) -> Session:
+        return self._sessions[session_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._sessions))  # a copy, because the serving thread may add to it
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def create(
+        self, parameters: CreateParameters, *, organization: str | None, project: str | None
+    ) -> Session:
+        """Make a session; ids and secrets follow from the seed and the order of creation."""
+        now = int(self._clock.now())
+        session = Session(
+            id=f"cksess_{self._random.getrandbits(128):032x}",
+            client_secret=f"ek_{self._random.getrandbits(256):064x}",
+            created_at=now,
+            expires_at=now + parameters.expires_in,
+            organization=organization,
+            project=project,
+            parameters=parameters,
+            clock=self._clock,
+        )
+        self._sessions[session.id] = session
+        return session
+
+    def cancel(self, session: Session) -> None:
+        """Cancel an active session; one that is over already stays as it ended."""
+        if session.status == "active":
+            session.cancelled_at = int(self._clock.now())
