@@ -1,0 +1,150 @@
+"""The emulator's ledger: what was requested, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias, overload
+
+from attrs import define, field
+
+from chatkit_async.emulator._faults import Fault
+from chatkit_async.emulator._replies import Operation
+from chatkit_async.emulator._schema import JSON
+
+__all__ = ["Ledger", "Outcome", "Record"]
+
+Outcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
+
+_SECRET = re.compile(r"\bek_\w+")
+
+
+@define(kw_only=True, eq=False)
+class Record:
+    """One request, and what became of it.
+
+    `str()` of a record is a line for a log: no header, no body, no query, no client secret.
+    """
+
+    number: int = 0
+    """1 for the emulator's first request."""
+    connection: int
+    """Which connection it came on; 1 is the first. Equal numbers mean keep-alive at work."""
+    received_at: float
+    """Unix seconds, by the emulator's clock."""
+    method: str
+    path: str
+    """As it came over the wire: still percent-encoded, without the query."""
+    query: str
+    """As it came over the wire; empty if there is none."""
+    headers: Mapping[str, str] = field(repr=False)
+    """Case-insensitive; of an API key no more than its last four characters are left."""
+    request_id: str
+    """The reply's `x-request-id`."""
+    operation: Operation | None
+    """What the path stands for; None if nothing."""
+    session_id: str | None
+    """The session that was created, or asked to be cancelled."""
+    body: JSON | bytes = field(default=b"", repr=False)
+    """The JSON value; bytes if it is none, or nothing."""
+    unknown_fields: tuple[str, ...] = ()
+    """Paths of the body's fields that the schema does not know, such as `workflow.colour`."""
+    fault: Fault | None = None
+    """The fault this request met."""
+    status: int | None = None
+    """The status answered; None as long as there is none."""
+    outcome: Outcome = "pending"
+    """What became of the reply.
+
+    `sent`: all of it. `cut` and `dropped`: a fault saw to it. `client_gone`: the client closed the
+    connection before it had the reply. `pending`: the request is still being answered.
+    """
+
+    def __str__(self) -> str:
+        """Return a line for a log."""
+        path = _SECRET.sub("ek_***", self.path)  # someone cancels by secret instead of id
+        status = "-" if self.status is None else self.status
+        outcome = "" if self.outcome == "sent" else f" ({self.outcome.replace('_', ' ')})"
+        return f"{self.method} {path} {status}{outcome} {self.request_id}"
+
+
+class Ledger(Sequence[Record]):
+    """The latest requests, oldest first, in the order they arrived. Safe between threads."""
+
+    def __init__(self, size: int) -> None:
+        self._records: deque[Record] = deque(maxlen=size)
+        self._lock = threading.Lock()
+        self._total = 0
+
+    def __repr__(self) -> str:
+        """Show how many there are."""
+        return f"<{len(self)} requests of {self.total}>"
+
+    @property
+    def total(self) -> int:
+        """How many requests there have been, also those forgotten since."""
+        return self._total
+
+    def __len__(self) -> int:
+        """Return how many requests are kept."""
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Record, ...]: ...
+    def __getitem__(self, index: int | slice) -> Record | tuple[Record, ...]:
+        """Return a request, or several."""
+        return self._snapshot()[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        """Go through the requests there are now."""
+        return iter(self._snapshot())
+
+    def clear(self) -> None:
+        """Forget the requests so far; `total` goes on counting."""
+        with self._lock:
+            self._records.clear()
+
+    def append(self, record: Record) -> None:
+        """Take a request in, and number it."""
+        with self._lock:
+            self._total += 1
+            record.number = self._total
+            self._records.append(record)
+
+    def _snapshot(self) -> tuple[Record, ...]:
+        with self._lock:
+            return tuple(self._records)
+
+
+class Changes:
+    """Lets tests wait for what happens in the emulator, in its loop or in another thread."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def announce(self) -> None:
+        """Have every waiter look again. Called in the serving loop."""
+        with self._condition:
+            self._condition.notify_all()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        while not predicate():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+    def wait_until(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        with self._condition:
+            return self._condition.wait_for(predicate, timeout)
