@@ -1,0 +1,295 @@
+"""The emulator: the service behind a loopback socket, and the handles tests hold it by."""
+
+from __future__ import annotations
+
+import itertools
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Self
+
+from chatkit_async.emulator._clock import Clock
+from chatkit_async.emulator._exchange import Exchange
+from chatkit_async.emulator._faults import Fault, FaultScript
+from chatkit_async.emulator._ledger import Changes, Ledger, Record
+from chatkit_async.emulator._server import Server, ServerThread
+from chatkit_async.emulator._service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from chatkit_async.emulator._faults import Body, Drop
+    from chatkit_async.emulator._replies import Operation
+    from chatkit_async.emulator._state import Session
+
+__all__ = ["Emulator"]
+
+
+class Emulator:
+    """The ChatKit sessions API on a loopback port of this machine.
+
+    `async with Emulator() as emulator:` serves on the running loop;
+    `with Emulator() as emulator:` serves on a thread of its own, for blocking code. Several can
+    serve at once. An emulator that is entered again goes on with the same state on the same port.
+
+    Args:
+        port: The port to serve on; 0 for a free one.
+        host: A loopback address: `127.0.0.1`, another of 127.0.0.0/8, or `::1`.
+        api_keys: The keys to accept besides `api_key`; None accepts any key.
+        workflows: The ids of the workflows there are; None accepts any workflow.
+        clock: The time that sessions live by; by default real time, to be moved as wanted.
+        seed: What session ids, client secrets and request ids follow from.
+        ledger_size: How many requests `requests` keeps.
+        on_request: Called with each request's record once its outcome is known, in the thread
+            that serves. `str(record)` is a line fit for a log.
+
+    Raises:
+        ValueError: The host is no loopback address, the port is out of range, the ledger's size
+            is less than one.
+        TypeError: `api_keys` or `workflows` is a str instead of a collection of them.
+    """
+
+    api_key: Final = "sk-emulator-not-a-real-key"
+    """A key the emulator always accepts."""
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        api_keys: Collection[str] | None = None,
+        workflows: Collection[str] | None = None,
+        clock: Clock | None = None,
+        seed: int = 0,
+        ledger_size: int = 1000,
+        on_request: Callable[[Record], object] | None = None,
+    ) -> None:
+        _check_collection("api_keys", api_keys)
+        _check_collection("workflows", workflows)
+        if not 0 <= port <= 65535:  # noqa: PLR2004
+            message = f"port={port!r}: expected 0 to 65535"
+            raise ValueError(message)
+        if ledger_size < 1:
+            message = f"ledger_size={ledger_size!r}: expected 1 or more"
+            raise ValueError(message)
+        self._host = _loopback(host)
+        self._port = port
+        self._clock = Clock() if clock is None else clock
+        self._requests = Ledger(ledger_size)
+        self._changes = Changes()
+        self._faults = FaultScript()
+        self._service = Service(
+            clock=self._clock,
+            seed=seed,
+            api_keys=None if api_keys is None else {*api_keys, self.api_key},
+            workflows=workflows,
+        )
+        self._exchange = Exchange(
+            service=self._service,
+            faults=self._faults,
+            ledger=self._requests,
+            changes=self._changes,
+            clock=self._clock,
+            seed=seed,
+            on_request=on_request,
+        )
+        self._connection_numbers = itertools.count(1)
+        self._server: Server | None = None
+        self._thread: ServerThread | None = None
+
+    def __repr__(self) -> str:
+        """Show where it serves."""
+        return f"<Emulator {self.base_url if self._port else 'not started'}>"
+
+    @property
+    def base_url(self) -> str:
+        """The base URL for a client, such as `http://127.0.0.1:49152/v1`.
+
+        It stays the same when the emulator stops serving, and when it is entered again.
+
+        Raises:
+            RuntimeError: The port is not known yet, as the emulator has not been entered.
+        """
+        if not self._port:
+            message = "the emulator has no port yet: enter it with `async with` or `with`"
+            raise RuntimeError(message)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}/v1"
+
+    @property
+    def clock(self) -> Clock:
+        """The time that sessions live by."""
+        return self._clock
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The sessions by id, oldest first. Can be read from any thread."""
+        return self._service.sessions
+
+    @property
+    def requests(self) -> Ledger:
+        """The latest requests, oldest first. Can be read from any thread."""
+        return self._requests
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return 0 if self._server is None else self._server.connections_open
+
+    def fail(
+        self,
+        *,
+        operation: Operation | None = None,
+        times: int | None = 1,
+        status: int | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        content_type: str | None = None,
+        delay: float = 0.0,
+        drip: float = 0.0,
+        drop: Drop | None = None,
+        cut: bool = False,
+        off_schema: bool = False,
+        after: bool = False,
+    ) -> Fault:
+        """Let the next requests fail. Can be called from any thread.
+
+        Faults are taken in the order they were added, one to a request. A fault that replaces the
+        reply (`drop`, `body`, a `status` of 300 or more) keeps the request from having any effect
+        unless `after` is true; any other only changes how the service's own reply arrives.
+
+        Args:
+            operation: `create` or `cancel`; None for any request.
+            times: How many requests meet this fault; None for every one from then on.
+            status: 200 to 599. From 300 on, the body is an error in the API's shape.
+            code: That error's `code`, such as `insufficient_quota`.
+            headers: Headers to add, or to send instead of the usual ones.
+            body: What to send instead: bytes and str as they are, anything else as JSON.
+            content_type: The `Content-Type` to send.
+            delay: Seconds between the request and its reply; the effect comes before. `math.inf`
+                never answers.
+            drip: Seconds between one byte of the body and the next.
+            drop: End the connection without a reply: `close` it, or `reset` it.
+            cut: Promise the whole body in `Content-Length`, send half, close the connection.
+            off_schema: Answer as the last example of each method in the API's documentation
+                does, which does not fit the API's schema.
+            after: Let the request take effect first, then lose or replace the reply.
+
+        Returns:
+            The fault; the record of a request that meets it holds it as `fault`.
+
+        Raises:
+            ValueError: A value is out of range, nothing is to go wrong, or a dropped connection
+                should have a reply as well.
+        """
+        fault = Fault(
+            operation=operation,
+            status=status,
+            code=code,
+            headers={} if headers is None else headers,
+            body=body,
+            content_type=content_type,
+            delay=delay,
+            drip=drip,
+            drop=drop,
+            cut=cut,
+            off_schema=off_schema,
+            after=after,
+        )
+        self._faults.add(fault, times)
+        return fault
+
+    def clear_faults(self) -> None:
+        """Forget the faults that no request has met yet. Can be called from any thread."""
+        self._faults.clear()
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        """Wait until something is true of the emulator, such as that a request has arrived.
+
+        The predicate is asked now, and again when a request arrives, when its outcome is known,
+        and when a connection opens or closes. Wrap it in `asyncio.timeout` to limit the wait.
+
+        Raises:
+            RuntimeError: The emulator serves on a thread; use `wait_until`.
+        """
+        if self._thread is not None:
+            message = "the emulator serves on another thread: use wait_until()"
+            raise RuntimeError(message)
+        await self._changes.until(predicate)
+
+    def wait_until(self, predicate: Callable[[], bool], *, timeout: float = 10.0) -> None:
+        """Wait as `until` does, in a thread other than the one that serves.
+
+        Raises:
+            TimeoutError: It did not become true within `timeout` seconds.
+        """
+        if not self._changes.wait_until(predicate, timeout):
+            message = f"still not true after {timeout:g} seconds; last requests: " + "; ".join(
+                map(str, self.requests[-3:])
+            )
+            raise TimeoutError(message)
+
+    async def __aenter__(self) -> Self:
+        """Serve on the running loop.
+
+        Raises:
+            OSError: The port cannot be had.
+            RuntimeError: The emulator serves already.
+        """
+        self._refuse_if_serving()
+        await self._start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Stop serving: end every connection, and wait until its handler is done."""
+        await self._stop()
+
+    def __enter__(self) -> Self:
+        """Serve on a thread with a loop of its own; raises what `async with` does."""
+        self._refuse_if_serving()
+        self._thread = ServerThread(self._start, self._stop)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop serving, and wait for the thread to end."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+
+    def _refuse_if_serving(self) -> None:
+        if self._server is not None or self._thread is not None:
+            message = "the emulator serves already; make another one"
+            raise RuntimeError(message)
+
+    async def _start(self) -> None:
+        server = Server(self._exchange, self._changes, self._connection_numbers)
+        self._port = await server.start(self._host, self._port)
+        self._server = server
+
+    async def _stop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+
+
+def _loopback(host: str) -> str:
+    # "localhost" is not resolved: what it means is the machine's to say, and may be no loopback.
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        loopback = ip_address(address).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        message = f"host={host!r}: the emulator serves on loopback only, such as 127.0.0.1 or ::1"
+        raise ValueError(message)
+    return address
+
+
+def _check_collection(name: str, value: Collection[str] | None) -> None:
+    if isinstance(value, str):
+        message = f"{name} is a str: expected a collection of them, such as a set"
+        raise TypeError(message)

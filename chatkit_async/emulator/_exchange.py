@@ -1,0 +1,207 @@
+"""A request's way through the emulator: noted, answered, bent by a fault, sent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+import sys
+from random import Random
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from attrs import evolve
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from chatkit_async.emulator._ledger import Changes, Ledger, Record
+from chatkit_async.emulator._replies import Reply
+from chatkit_async.emulator._schema import parse_json
+from chatkit_async.emulator._service import Service, route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatkit_async.emulator._clock import Clock
+    from chatkit_async.emulator._faults import Drop, Fault, FaultScript
+
+_ECHOED = ("OpenAI-Organization", "OpenAI-Project")
+_MASKED = ("Authorization", "Proxy-Authorization")
+_TELLING_LENGTH = 12  # of keys that long the end is shown: enough to tell them apart, not to use
+
+# Linger on, for no time: closing then resets the connection. The struct differs on Windows.
+_LINGER_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+class Exchange:
+    """Takes each request from its arrival to its outcome."""
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        faults: FaultScript,
+        ledger: Ledger,
+        changes: Changes,
+        clock: Clock,
+        seed: int,
+        on_request: Callable[[Record], object] | None,
+    ) -> None:
+        self._service = service
+        self._faults = faults
+        self._ledger = ledger
+        self._changes = changes
+        self._clock = clock
+        self._random = Random(f"requests {seed}")  # noqa: S311 - repeatable on purpose
+        self._on_request = on_request
+
+    async def run(self, request: web.BaseRequest, connection: int) -> web.StreamResponse:
+        """Answer a request; what happens is in its record.
+
+        When the client closes the connection, aiohttp cancels this, wherever it stands.
+        """
+        arrived = asyncio.get_running_loop().time()
+        record = self._record(request, connection)
+        try:
+            record.body = parse_json(await _read(request))
+            reply, fault = self._reply(record, request.headers)
+            self._ledger.append(record)
+            self._changes.announce()
+            if fault is not None:
+                await _sleep(fault.delay)
+                if fault.drop is not None:
+                    return _drop(request, record, fault.drop)
+            elapsed = asyncio.get_running_loop().time() - arrived
+            headers = self._headers(record, request.headers, elapsed)
+            headers.update(reply.headers)
+            return await _send(request, record, evolve(reply, headers=headers), fault)
+        except asyncio.CancelledError:
+            record.outcome = "client_gone"
+            raise
+        finally:
+            if not record.number:  # it left before its body was whole
+                self._ledger.append(record)
+            self._changes.announce()
+            if self._on_request is not None:
+                self._on_request(record)
+
+    def _record(self, request: web.BaseRequest, connection: int) -> Record:
+        path, _, query = request.raw_path.partition("?")
+        operation, session_id = route(path)
+        return Record(
+            connection=connection,
+            received_at=self._clock.now(),
+            method=request.method,
+            path=path,
+            query=query,
+            headers=_masked(request.headers),
+            request_id=f"req_{self._random.getrandbits(128):032x}",
+            operation=operation,
+            session_id=session_id,
+        )
+
+    def _reply(self, record: Record, headers: CIMultiDictProxy[str]) -> tuple[Reply, Fault | None]:
+        fault = record.fault = self._faults.take(record.operation)
+        if fault is None:
+            return self._service.answer(record, headers), None
+        reply = Reply() if fault.spares_service else self._service.answer(record, headers)
+        return fault.bend(reply, record.operation), fault
+
+    def _headers(
+        self, record: Record, asked: CIMultiDictProxy[str], elapsed: float
+    ) -> CIMultiDict[str]:
+        headers = CIMultiDict(
+            {
+                "Content-Type": "application/json",
+                "x-request-id": record.request_id,
+                "openai-processing-ms": str(round(elapsed * 1000)),
+            }
+        )
+        for name in _ECHOED:
+            value = asked.get(name)
+            if value is not None and value.isascii():  # else it may not be fit to be sent
+                headers[name.lower()] = value
+        return headers
+
+
+def _masked(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
+    masked = CIMultiDict(headers)
+    for name in _MASKED:
+        if name in masked:
+            masked[name] = _masked_credentials(masked[name])
+    return CIMultiDictProxy(masked)
+
+
+def _masked_credentials(value: str) -> str:
+    scheme, _, key = value.partition(" ")
+    if scheme.lower() != "bearer" or len(key) < _TELLING_LENGTH:
+        return "***"
+    return f"{scheme} ***{key[-4:]}"
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    try:
+        return await request.content.read()
+    except web.RequestPayloadError:  # such as a body that is not in its Content-Encoding
+        return b""
+
+
+async def _sleep(delay: float) -> None:
+    if math.isinf(delay):  # not every loop can schedule that
+        await asyncio.get_running_loop().create_future()
+    elif delay:
+        await asyncio.sleep(delay)
+
+
+def _drop(request: web.BaseRequest, record: Record, how: Drop) -> web.StreamResponse:
+    record.outcome = "dropped"
+    transport = request.transport
+    if transport is not None:
+        if how == "reset":
+            connection = transport.get_extra_info("socket")
+            # A socket in memory, as on virtual time, knows no reset; closing is as near as it gets.
+            if isinstance(connection.fileno(), int):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        transport.abort()
+    return web.Response()  # aiohttp wants one, and finds that there is nobody to send it to
+
+
+async def _send(
+    request: web.BaseRequest, record: Record, reply: Reply, fault: Fault | None
+) -> web.StreamResponse:
+    # Before the reply, because a client in another thread may have it before this goes on.
+    record.status = reply.status
+    record.outcome = "sent"
+    try:
+        if fault is not None and (fault.cut or fault.drip):
+            return await _send_slowly(request, record, reply, fault)
+        response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+        await response.prepare(request)
+        await response.write_eof()
+    except ConnectionError:
+        record.outcome = "client_gone"
+        return web.Response()
+    return response
+
+
+async def _send_slowly(
+    request: web.BaseRequest, record: Record, reply: Reply, fault: Fault
+) -> web.StreamResponse:
+    body = reply.body
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response.content_length = len(body)
+    if fault.cut:
+        record.outcome = "cut"
+        response.content_length = max(len(body), 1)
+        body = body[: len(body) // 2]
+    await response.prepare(request)
+    if fault.drip:
+        for byte in body:
+            await _sleep(fault.drip)
+            await response.write(bytes([byte]))
+    else:
+        await response.write(body)
+    if fault.cut:
+        response.force_close()  # only now, so that no header gives it away
+    await response.write_eof()
+    return response

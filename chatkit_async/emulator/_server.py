@@ -1,0 +1,115 @@
+"""Where the emulator listens: on the running loop, or on a thread with a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from chatkit_async.emulator._exchange import Exchange
+    from chatkit_async.emulator._ledger import Changes
+
+_STOP_TIMEOUT = 5.0  # seconds; a handler without its connection needs none of them
+
+
+class Server(web.Server):
+    """An HTTP server on one address, which knows its connections."""
+
+    _listener: asyncio.Server
+
+    def __init__(self, exchange: Exchange, changes: Changes, numbers: Iterator[int]) -> None:
+        super().__init__(self._handle, handler_cancellation=True, access_log=None)
+        self._exchange = exchange
+        self._changes = changes
+        self._numbers = numbers
+        self._open: dict[web.RequestHandler, tuple[int, asyncio.Transport]] = {}
+        self._stopping = False
+
+    @property
+    def connections_open(self) -> int:
+        """How many connections there are now."""
+        return len(self._open)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port, which `port=0` leaves to the system."""
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self, host, port)
+        bound: int = self._listener.sockets[0].getsockname()[1]
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening, end all connections, and wait until what served them has ended."""
+        self._stopping = True
+        self._listener.close()
+        for _, transport in self._open.values():
+            transport.abort()
+        await self.shutdown(_STOP_TIMEOUT)
+        await self._listener.wait_closed()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Number a new connection."""
+        super().connection_made(handler, transport)
+        self._open[handler] = (next(self._numbers), transport)
+        self._changes.announce()
+        if self._stopping:  # accepted before the listener was closed, but only announced now
+            transport.abort()
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """Forget a connection."""
+        super().connection_lost(handler, exc)
+        del self._open[handler]
+        self._changes.announce()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        number, _ = self._open[request.protocol]
+        return await self._exchange.run(request, number)
+
+
+class ServerThread:
+    """A thread that serves, with a loop of its own, until it is told to stop."""
+
+    def __init__(
+        self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._start = start
+        self._stop = stop
+        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        # A daemon, so that an emulator nobody left does not keep the interpreter from ending.
+        self._thread = threading.Thread(target=self._main, name="chatkit-emulator", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread and wait until it serves; raises what kept it from that."""
+        self._thread.start()
+        try:
+            self._started.result()
+        except Exception:
+            self._thread.join()
+            raise
+
+    def stop(self) -> None:
+        """Have the thread stop serving, and wait for its end."""
+        loop, done = self._started.result()
+        loop.call_soon_threadsafe(done.set)
+        self._thread.join()
+
+    def _main(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        done = asyncio.Event()
+        try:
+            await self._start()
+        except BaseException as error:  # noqa: BLE001 - start() raises it in the caller's thread
+            self._started.set_exception(error)
+            return
+        self._started.set_result((asyncio.get_running_loop(), done))
+        await done.wait()
+        await self._stop()
