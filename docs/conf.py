@@ -19,6 +19,7 @@ html_title = f"chatkit-async {release}"
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+default_role = "code"  # docstrings write `names` as Markdown does
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
@@ -28,4 +29,6 @@ napoleon_numpy_docstring = False
 nitpick_ignore_regex = [
     # Other projects' names would need their inventories, and the build needs no network.
     ("py:.*", rf"({'|'.join(['aiohttp', 'attrs?', 'yarl', *sys.stdlib_module_names])})\..*"),
+    # A base class or a type variable is shown where it is used, and has no page of its own.
+    ("py:.*", r"chatkit_async(\.\w+)*\.(_\w+|[A-Z])"),
 ]
