@@ -1,0 +1,398 @@
+"""JSON to models and back, with cattrs: strict on the way out, tolerant on the way in."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, TypeVar, cast
+
+import attrs
+from cattrs import Converter
+from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from chatkit_async import models
+from chatkit_async.errors import ParameterError, Problem
+from chatkit_async.secret import Secret
+
+T = TypeVar("T")
+Hook = Callable[[Any, Any], Any]
+
+# One converter of our own: cattrs' global one is everybody's.
+_converter = Converter(detailed_validation=False, forbid_extra_keys=True)
+
+
+def loads(content: bytes, charset: str | None = None) -> object:
+    """Decode JSON: UTF-8, as it should be, or else in the charset the reply named.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError:
+        if charset is None:
+            raise
+    try:
+        return json.loads(content.decode(charset))
+    except LookupError:
+        raise ValueError(f"unknown charset {charset!a}") from None
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+# Plain values, as they are: cattrs' own hooks would turn null into "None" and True into 1.0 ---------
+
+
+def _str(value: object, _: object = None) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"should be a string, is {_described(value)}")
+    return value
+
+
+def _bool(value: object, _: object = None) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"should be true or false, is {_described(value)}")
+    return value
+
+
+def _int(value: object, _: object = None) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"should be a whole number, is {_described(value)}")
+    return value
+
+
+def _described(value: object) -> str:
+    """What a value is, for an error. Text is not shown: it may be somebody's, or secret."""
+    if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004 - what a person can read
+        return "a very large number"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    return f"of type {type(value).__name__}"
+
+
+_converter.register_structure_hook(str, _str)
+_converter.register_structure_hook(bool, _bool)
+_converter.register_structure_hook(int, _int)
+
+
+# Replies: what fits is one structure call, what does not is taken field by field ------------------
+
+R = TypeVar("R", bound=models._Reply)  # noqa: SLF001 - the base of what is decoded here
+
+
+def from_dict(cls: type[R], data: Mapping[str, object]) -> R:
+    """Make a reply object of a JSON object, whatever that adds, lacks or bends.
+
+    Raises:
+        ParameterError: `data` is not a mapping.
+    """
+    if not isinstance(data, Mapping):
+        raise ParameterError([("data", f"should be a mapping, is {_described(data)}")])
+    try:
+        return _converter.structure(data, cls)
+    except Exception:  # noqa: BLE001 - whatever keeps it from fitting, the other way takes it
+        return _piecemeal(cls, data)
+
+
+def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
+    state: dict[str, object] = {}
+    misfits: dict[str, object] = {}
+    fields = attrs.fields_dict(cls)
+    for key, value in data.items():
+        if key not in fields:
+            misfits[key] = value
+            continue
+        kind = fields[key].type
+        try:
+            if isinstance(kind, type) and issubclass(kind, models._Reply):  # noqa: SLF001
+                state[key] = from_dict(kind, cast("Mapping[str, object]", value))
+            else:
+                state[key] = _converter.structure(value, cast("type[object]", kind))
+        except Exception:  # noqa: BLE001 - whatever it is, it is kept as it came
+            misfits[key] = value
+    reply = object.__new__(cls)
+    reply.__setstate__({**state, "_misfits": misfits} if misfits else state)
+    return reply
+
+
+def _secret(value: object, _: object) -> Secret:
+    return Secret(_str(value))
+
+
+def _status(value: object, _: object) -> models.ChatSessionStatus | str:
+    try:
+        return models.ChatSessionStatus(_str(value))
+    except ValueError:
+        return _str(value)
+
+
+def _state_variables(value: object, _: object) -> dict[str, object] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise TypeError(f"should be an object, is {_described(value)}")
+    variables = cast("dict[object, object]", value)
+    for key, variable in variables.items():
+        if not isinstance(key, str) or not isinstance(variable, str | bool | int | float):
+            raise TypeError("should hold strings, booleans and numbers only")
+    return cast("dict[str, object]", variables.copy())
+
+
+def _type_is(wanted: object) -> Callable[[Any], bool]:
+    return lambda given: given == wanted
+
+
+_converter.register_structure_hook(Secret, _secret)
+_converter.register_structure_hook_func(
+    _type_is(attrs.fields_dict(models.ChatSession)["status"].type), _status
+)
+_converter.register_structure_hook_func(
+    _type_is(attrs.fields_dict(models.ChatKitWorkflow)["state_variables"].type), _state_variables
+)
+
+
+# Parameters: every problem is found, and named by its path ----------------------------------------
+
+
+def create_params(
+    given: models.SessionCreateParams | Mapping[str, object],
+) -> models.SessionCreateParams:
+    """Check the parameters of a session, and bring all their forms to the classes' own.
+
+    Raises:
+        ParameterError: with every problem there is.
+    """
+    problems: list[Problem]
+    try:
+        return cast("models.SessionCreateParams", _session(given, models.SessionCreateParams))
+    except BaseValidationError as group:
+        problems = list(_flattened(group))
+    except TypeError as error:
+        problems = [("params", str(error))]
+    # Raised out here, so that it does not drag cattrs' groups and their frames along.
+    raise ParameterError(problems)
+
+
+def encode(params: models.SessionCreateParams | None, extra_body: Mapping[str, object]) -> bytes:
+    """Encode checked parameters, with `extra_body` merged in, object by object.
+
+    Raises:
+        ParameterError: `extra_body` is not JSON.
+    """
+    body = {} if params is None else cast("dict[str, object]", _converter.unstructure(params))
+    if extra_body:
+        problems = [
+            (f"extra_body{_step(key)}", sentence)
+            for key, value in extra_body.items()
+            if (sentence := _not_json(key, value)) is not None
+        ]
+        if problems:
+            raise ParameterError(problems)
+        body = _merged(body, extra_body)
+    return _dumps(body).encode()
+
+
+def _merged(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+    merged = {**body, **extra}
+    for key in body.keys() & extra.keys():
+        ours, theirs = body[key], extra[key]
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            merged[key] = _merged(
+                cast("dict[str, object]", ours), cast("dict[str, object]", theirs)
+            )
+    return merged
+
+
+def _not_json(key: object, value: object) -> str | None:
+    if not isinstance(key, str):
+        return f"has a key that is no string but {_described(key)}"
+    try:
+        _dumps({key: value}).encode()
+    except UnicodeEncodeError:
+        return "has text that UTF-8 cannot encode (a lone surrogate)"
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"
+    return None
+
+
+def _text(value: object, _: object) -> str:
+    text = _str(value)
+    if not text.strip():
+        raise ValueError("should not be " + ("blank" if text else "empty"))
+    return _encodable(text)
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return text
+    raise ValueError("has text that UTF-8 cannot encode (a lone surrogate)")
+
+
+def _positive(value: object, _: object) -> int:
+    number = _int(value)
+    if number < 1:
+        raise ValueError(f"should be at least 1, is {_described(number)}")
+    return number
+
+
+def _anchor(value: object, _: object) -> str:
+    if value != "created_at":
+        raise ValueError("should be 'created_at', the only anchor there is")
+    return "created_at"
+
+
+def _variables(value: object, _: object) -> dict[str, object]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"should be a mapping, is {_described(value)}")
+    variables = dict(cast("Mapping[object, object]", value))
+    problems = [
+        (_step(key), sentence)
+        for key, variable in variables.items()
+        if (sentence := _not_a_variable(key, variable)) is not None
+    ]
+    if problems:
+        raise _ProblemsBelow(problems)
+    return cast("dict[str, object]", variables)
+
+
+def _not_a_variable(key: object, variable: object) -> str | None:
+    if not isinstance(variable, str | bool | int | float):
+        return f"should be a string, a boolean or a number, is {_described(variable)}"
+    if isinstance(variable, float) and not isfinite(variable):
+        return f"should be finite, is {variable}"
+    return _not_json(key, variable)
+
+
+class _ProblemsBelow(Exception):  # noqa: N818 - it never leaves this module
+    """Several problems below one field."""
+
+
+def _object(cls: type[object], **checks: Hook) -> Hook:
+    """Make the check of a parameter class: of an object of it, or of a mapping with its keys."""
+    fields = attrs.fields_dict(cast("Any", cls))
+    structure = make_dict_structure_fn(
+        cls,
+        _converter,
+        _cattrs_detailed_validation=True,
+        **{
+            name: override(struct_hook=_optional(check) if fields[name].default is None else check)
+            for name, check in checks.items()
+        },
+    )
+    # What is None was not given; the anchor has a default that is sent all the same.
+    unstructure = make_dict_unstructure_fn(
+        cls,
+        _converter,
+        **{name: override(omit_if_default=fields[name].default is None) for name in fields},
+    )
+    _converter.register_unstructure_hook(cls, unstructure)
+
+    def check(value: object, _: object) -> object:
+        if isinstance(value, cls):
+            return structure({name: getattr(value, name) for name in fields}, cls)
+        if isinstance(value, Mapping):
+            return structure(cast("Mapping[str, Any]", value), cls)
+        raise TypeError(f"should be a {cls.__name__} or a mapping, is {_described(value)}")
+
+    return check
+
+
+def _optional(check: Hook) -> Hook:
+    return lambda value, kind: None if value is None else check(value, kind)
+
+
+_tracing = _object(models.WorkflowTracingParam, enabled=_bool)
+_workflow_object = _object(
+    models.ChatSessionWorkflowParam,
+    id=_text,
+    version=_text,
+    state_variables=_variables,
+    tracing=_tracing,
+)
+_configuration = _object(
+    models.ChatSessionChatKitConfigurationParam,
+    automatic_thread_titling=_object(models.AutomaticThreadTitlingParam, enabled=_bool),
+    file_upload=_object(
+        models.FileUploadParam, enabled=_bool, max_file_size=_positive, max_files=_positive
+    ),
+    history=_object(models.HistoryParam, enabled=_bool, recent_threads=_positive),
+)
+_expires_after_object = _object(
+    models.ChatSessionExpiresAfterParam, seconds=_positive, anchor=_anchor
+)
+_rate_limits_object = _object(
+    models.ChatSessionRateLimitsParam, max_requests_per_1_minute=_positive
+)
+
+
+def _workflow(value: object, kind: object) -> object:
+    if isinstance(value, str):
+        return models.ChatSessionWorkflowParam(id=_text(value, kind))
+    return _workflow_object(value, kind)
+
+
+def _expires_after(value: object, kind: object) -> object:
+    if isinstance(value, timedelta):
+        if value.microseconds:
+            raise ValueError(f"should be whole seconds, is {value.total_seconds()}")
+        value = value // timedelta(seconds=1)
+    if isinstance(value, int | float):
+        return models.ChatSessionExpiresAfterParam(seconds=_positive(value, kind))
+    return _expires_after_object(value, kind)
+
+
+def _rate_limits(value: object, kind: object) -> object:
+    if isinstance(value, int | float):
+        return models.ChatSessionRateLimitsParam(max_requests_per_1_minute=_positive(value, kind))
+    return _rate_limits_object(value, kind)
+
+
+_session = _object(
+    models.SessionCreateParams,
+    user=_text,
+    workflow=_workflow,
+    chatkit_configuration=_configuration,
+    expires_after=_expires_after,
+    rate_limits=_rate_limits,
+)
+
+
+def _flattened(group: BaseValidationError, path: str = "") -> Iterator[Problem]:
+    """The problems in cattrs' exception groups, each with its path."""
+    located, others = cast("ClassValidationError", group).group_exceptions()
+    for error, note in located:
+        where = f"{path}{_step(note.name)}".lstrip(".")
+        match error:
+            case BaseValidationError():
+                yield from _flattened(error, where)
+            case _ProblemsBelow():
+                yield from ((where + step, sentence) for step, sentence in error.args[0])
+            case KeyError():
+                yield where, "is required"
+            case _:
+                yield where, str(error)
+    for error in others:
+        names = [field.name for field in attrs.fields(cast("Any", group.cl))]
+        for key in sorted(cast("ForbiddenExtraKeysError", error).extra_fields, key=str):
+            yield f"{path}{_step(key)}".lstrip("."), _unknown(str(key), names)
+
+
+def _unknown(key: str, names: list[str]) -> str:
+    guess = "".join(f", did you mean {name!r}?" for name in get_close_matches(key, names, 1))
+    hint = "" if guess else ": what the API has gained since goes into extra_body"
+    return f"is unknown{guess}{hint}"
+
+
+def _step(key: object) -> str:
+    """A step of a path. A key that would be hard to read in one is quoted."""
+    if isinstance(key, str) and key.isprintable() and key.strip() and "." not in key:
+        return f".{key}"
+    return f"[{key!a}]"
