@@ -1,0 +1,353 @@
+"""Sans-IO: what is sent for a method, and what a reply means."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from math import isfinite
+from typing import Generic, Literal, TypeVar, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+import attrs
+from multidict import CIMultiDict
+
+from chatkit_async import _codec
+from chatkit_async.errors import (
+    APIResponseError,
+    APIStatusError,
+    ParameterError,
+    Problem,
+    ResponseErrorKind,
+)
+from chatkit_async.models import ChatSession, SessionCreateParams
+from chatkit_async.options import RequestOptions, request_problems
+from chatkit_async.secret import MASK, Secret, mask_json, mask_text
+
+T = TypeVar("T", bound=ChatSession)
+
+# https://platform.openai.com/docs/api-reference/chatkit/sessions
+CREATE_ROUTE = "/chatkit/sessions"
+CANCEL_ROUTE = "/chatkit/sessions/{session_id}/cancel"
+
+# ChatKit is in beta: the API wants to hear that the caller knows.
+BETA_HEADER = ("OpenAI-Beta", "chatkit_beta=v1")
+
+MAX_ERROR_BODY = 16 * 1024
+"""Bytes of an error's body that are kept on the exception."""
+
+
+@attrs.frozen(kw_only=True)
+class Call(Generic[T]):
+    """A request, whole but for what the client adds: base URL, key and its own headers.
+
+    Every attempt sends the same bytes.
+    """
+
+    method: str
+    route: str
+    path: str
+    result: type[T]
+    headers: Mapping[str, Secret] = attrs.field(factory=dict)
+    body: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """A response, read. The body may hold a client secret: it is in no repr.
+
+    Attributes:
+        flaw: Why the body is not whole: it ended early, or is larger than the cap.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    content: bytes = attrs.field(repr=False)
+    flaw: Literal["truncated", "too_large"] | None = None
+
+    @property
+    def request_id(self) -> str | None:
+        """The API's own id for the request."""
+        return self.headers.get("x-request-id")
+
+
+# Calls --------------------------------------------------------------------------------------------
+
+
+def create_session(
+    params: SessionCreateParams | Mapping[str, object], options: RequestOptions
+) -> Call[ChatSession]:
+    """Build the call that creates a session.
+
+    Raises:
+        ParameterError: with every problem of the parameters and the options.
+    """
+    problems = request_problems(options) if options else []
+    try:
+        params = _codec.create_params(params)
+    except ParameterError as error:
+        problems = [*error.problems, *problems]
+    if problems:
+        raise ParameterError(problems)
+    checked = cast("SessionCreateParams", params)
+    _warn_of_latest(checked)
+    return Call(
+        method="POST",
+        route=CREATE_ROUTE,
+        path=CREATE_ROUTE + _query(options),
+        result=ChatSession,
+        headers=_headers(options),
+        body=_codec.encode(checked, options.get("extra_body", {})),
+    )
+
+
+def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession]:
+    """Build the call that cancels a session.
+
+    Raises:
+        ParameterError: with every problem of the id and the options.
+    """
+    problems = request_problems(options) if options else []
+    if (problem := _id_problem(session_id)) is not None:
+        problems = [("session_id", problem), *problems]
+    if problems:
+        raise ParameterError(problems)
+    # `safe=""`: a slash in an id is part of the id, not of the path.
+    path = CANCEL_ROUTE.format(session_id=quote(session_id, safe=""))
+    extra_body = options.get("extra_body")
+    return Call(
+        method="POST",
+        route=CANCEL_ROUTE,
+        path=path + _query(options),
+        result=ChatSession,
+        headers=_headers(options),
+        body=None if extra_body is None else _codec.encode(None, extra_body),
+    )
+
+
+def _id_problem(session_id: object) -> str | None:
+    if not isinstance(session_id, str):
+        return f"should be a session's id, a string, is of type {type(session_id).__name__}"
+    if not session_id.strip():
+        return "should not be " + ("blank" if session_id else "empty")
+    if session_id in {".", ".."}:
+        return "should not be '.' or '..', which a path reads as a folder"
+    if any(character < " " or character == "\x7f" for character in session_id):
+        return "has a control character"
+    try:
+        session_id.encode()
+    except UnicodeEncodeError:
+        return "has text that UTF-8 cannot encode (a lone surrogate)"
+    return None
+
+
+def _query(options: RequestOptions) -> str:
+    query = options.get("extra_query")
+    return "?" + urlencode(query) if query else ""
+
+
+def _headers(options: RequestOptions) -> dict[str, Secret]:
+    # Any of them may be a credential.
+    return {name: Secret(value) for name, value in options.get("extra_headers", {}).items()}
+
+
+def _warn_of_latest(params: SessionCreateParams) -> None:
+    workflow = params.workflow
+    if getattr(workflow, "version", None) == "latest":
+        warnings.warn(
+            "workflow.version='latest' is accepted by the API and then fails in the browser: "
+            "leave the version out to run the latest one",
+            stacklevel=4,
+        )
+
+
+# Replies ------------------------------------------------------------------------------------------
+
+
+def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
+    """Read a reply into what its call is to return.
+
+    Args:
+        call: What was sent.
+        reply: What came back.
+        secrets: What must not appear in an error: the API key.
+
+    Raises:
+        APIStatusError: the status is not 2xx.
+        APIResponseError: it is, and the body is of no use.
+    """
+    if not HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
+        raise _status_error(call, reply, secrets)
+    kind, cause, data = _decoded(reply)
+    if kind is not None:
+        raise APIResponseError(
+            f"the API replied {reply.status}, but {_FLAWS[kind]}; the session may exist all the "
+            "same, and then lapses by itself",
+            kind=kind,
+            status_code=reply.status,
+            request_id=reply.request_id,
+            cause=cause,
+        )
+    return _codec.from_dict(call.result, data)
+
+
+_FLAWS: dict[ResponseErrorKind, str] = {
+    "empty": "without a body",
+    "not_json": "its body is not JSON: is base_url right, or a proxy in between?",
+    "not_an_object": "its body is not a JSON object",
+    "truncated": "the connection ended before its body did",
+    "too_large": "its body is larger than 4 MiB",
+    "too_deep": "its body is nested too deeply to be decoded",
+}
+
+
+def _decoded(reply: Reply) -> tuple[ResponseErrorKind | None, str | None, dict[str, object]]:
+    """The reply's JSON object, or what is wrong with it and what the decoder said."""
+    if reply.flaw is not None:
+        return reply.flaw, None, {}
+    if not reply.content.strip():
+        return "empty", None, {}
+    # The decoder's errors hold the document, with its secret: they end here.
+    try:
+        data = _codec.loads(reply.content, _charset(reply))
+    except RecursionError:
+        return "too_deep", None, {}
+    except UnicodeDecodeError as error:
+        return "not_json", f"{error.reason} at byte {error.start}", {}
+    except ValueError as error:
+        return "not_json", str(error), {}
+    if not isinstance(data, dict):
+        return "not_an_object", None, {}
+    return None, None, cast("dict[str, object]", data)
+
+
+def _charset(reply: Reply) -> str | None:
+    """The charset that the reply's Content-Type names."""
+    for parameter in reply.headers.get("Content-Type", "").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip('"') or None
+    return None
+
+
+def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
+    secrets = tuple(secrets)
+    body = _error_body(reply, secrets)
+    error = cast("dict[str, object]", body).get("error") if isinstance(body, dict) else None
+    fields = cast("dict[str, object]", error) if isinstance(error, dict) else {}
+
+    def text(name: str) -> str | None:
+        value = fields.get(name)
+        return value if isinstance(value, str) else None
+
+    said = text("message") or (error if isinstance(error, str) else None)
+    headers = CIMultiDict(
+        (name, MASK if name.lower() == "set-cookie" else mask_text(value, secrets))
+        for name, value in reply.headers.items()
+    )
+    return APIStatusError.of_status(reply.status)(
+        _status_message(call, reply, said, text("code"), headers),
+        status_code=reply.status,
+        headers=headers,
+        body=body,
+        code=text("code"),
+        param=text("param"),
+        type=text("type"),
+        retry_after=retry_after(reply.headers),
+        request_id=reply.request_id,
+    )
+
+
+def _error_body(reply: Reply, secrets: Iterable[str]) -> object:
+    content = reply.content[:MAX_ERROR_BODY]
+    if len(content) == len(reply.content):
+        try:
+            return mask_json(_codec.loads(content, _charset(reply)), secrets)
+        except (ValueError, RecursionError):
+            pass
+    return mask_text(content.decode("utf-8", "replace"), secrets)
+
+
+def _status_message(
+    call: Call[T], reply: Reply, said: str | None, code: str | None, headers: Mapping[str, str]
+) -> str:
+    status = reply.status
+    reason = said.rstrip(".") if said else _reason(status)
+    message = f"the API replied {status} to {call.method} {call.route}: {reason}"
+    if hint := _hint(call, status, code, headers):
+        message += f". {hint}"
+    return message
+
+
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "no reason given"
+
+
+def _hint(call: Call[T], status: int, code: str | None, headers: Mapping[str, str]) -> str:
+    """What to do about a status."""
+    if code == "insufficient_quota":
+        return "The project's quota is used up: see its billing page; trying again will not help"
+    match status:
+        case HTTPStatus.UNAUTHORIZED:
+            return "Check OPENAI_API_KEY or api_key: it is missing, wrong or revoked"
+        case HTTPStatus.FORBIDDEN:
+            return "The key may not do this: check its permissions and its project"
+        case HTTPStatus.NOT_FOUND if call.route == CREATE_ROUTE:
+            return (
+                "Check the workflow's id; the usual cause is a workflow that belongs to another "
+                "project than the key"
+            )
+        case HTTPStatus.NOT_FOUND:
+            return "Check the session's id; it must come from the same project as the key"
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return "Too many requests for the project's rate limit: send fewer at a time"
+        case _ if 300 <= status < 400:  # noqa: PLR2004 - an HTTP status class
+            target = _origin(headers.get("Location", ""))
+            return (
+                f"Redirects are not followed, as the key would go along (to {target}): correct "
+                "base_url"
+            )
+        case _:
+            return ""
+
+
+def _origin(location: str) -> str:
+    try:
+        parts = urlsplit(location)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an invalid address"
+    if not parts.hostname:
+        return "the same host"
+    return f"{parts.scheme or 'https'}://{parts.hostname}{port}"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks to wait; zero, negative or junk counts as not asked.
+
+    From `retry-after-ms`, else from `Retry-After`: seconds, or a date, which counts from the
+    reply's own `Date` so that this machine's clock does not matter.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            wait = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if isfinite(wait) and wait > 0:
+            return wait
+    until, now = _date(headers.get("retry-after")), _date(headers.get("date"))
+    if until is None:
+        return None
+    wait = (until - (now or datetime.now(UTC))).total_seconds()
+    return wait if wait > 0 else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text or "")
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

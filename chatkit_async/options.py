@@ -1,0 +1,447 @@
+"""What can be set: per client, per call, and for retries."""
+
+import ipaddress
+import os
+import re
+import ssl as tls
+from collections.abc import Awaitable, Callable, Mapping
+from difflib import get_close_matches
+from math import isfinite
+from typing import TypeAlias, TypedDict, cast
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment
+
+import attrs
+
+from chatkit_async.errors import APIError, ConfigurationError, Problem
+from chatkit_async.secret import Secret
+
+__all__ = [
+    "ApiKeyProvider",
+    "Attempt",
+    "ClientOptions",
+    "QueryValue",
+    "RequestOptions",
+    "RetryPolicy",
+]
+
+BASE_URL = "https://api.openai.com/v1"
+TIMEOUT = 60.0
+ATTEMPT_TIMEOUT = 20.0
+CONNECT_TIMEOUT = 5.0
+MAX_RETRIES = 2
+MAX_CONNECTIONS = 1000
+
+ApiKeyProvider: TypeAlias = Callable[[], str | Awaitable[str]]
+"""Gives the API key, at once or when awaited; called for each attempt."""
+
+QueryValue: TypeAlias = str | int | float
+"""What can be a value in `extra_query`."""
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How long a call waits before another attempt, where the API does not say.
+
+    The wait before retry n is drawn evenly from 0 to `initial_backoff * 2 ** (n - 1)`, at most
+    `max_backoff` ("full jitter").
+
+    Attributes:
+        initial_backoff: Seconds, more than 0. Default: 0.5.
+        max_backoff: Seconds, at least `initial_backoff`. Default: 8.0.
+
+    Raises:
+        ConfigurationError: a number is out of its range.
+    """
+
+    initial_backoff: float = 0.5
+    max_backoff: float = 8.0
+
+    def __attrs_post_init__(self) -> None:
+        problems = _Checks()
+        problems.seconds("initial_backoff", self.initial_backoff, optional=False)
+        problems.seconds("max_backoff", self.max_backoff, optional=False)
+        if not problems and self.max_backoff < self.initial_backoff:
+            problems.append(("max_backoff", "should be at least initial_backoff"))
+        if problems:
+            raise ConfigurationError(problems)
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """One attempt of a call, as `on_attempt` is told of it.
+
+    Attributes:
+        method: The HTTP method.
+        route: The path with its variables named, such as `/chatkit/sessions/{session_id}/cancel`:
+            a label of few values for metrics and traces.
+        number: Which attempt of its call this was, from 1.
+        status_code: The reply's HTTP status; None: there was no reply.
+        request_id: The reply's `x-request-id`.
+        elapsed: Seconds from the attempt's start to its end.
+        error: What failed; None: the attempt succeeded.
+        next_wait: Seconds until the next attempt; None: this was the last.
+    """
+
+    method: str
+    route: str
+    number: int
+    status_code: int | None
+    request_id: str | None
+    elapsed: float
+    error: APIError | None
+    next_wait: float | None
+
+
+class RequestOptions(TypedDict, total=False):
+    """What can be set for one call; what is left out is as the client has it.
+
+    Attributes:
+        timeout: Seconds for the whole call, every attempt and every wait; None: no limit.
+        attempt_timeout: Seconds for each attempt; None: no limit.
+        max_retries: Attempts after the first, at least 0.
+        extra_headers: Headers to add to the request, or to replace the client's own.
+        extra_query: Query parameters to add to the URL.
+        extra_body: What to merge into the body, object by object: for what the API has gained.
+    """
+
+    timeout: float | None
+    attempt_timeout: float | None
+    max_retries: int
+    extra_headers: Mapping[str, str]
+    extra_query: Mapping[str, QueryValue]
+    extra_body: Mapping[str, object]
+
+
+class ClientOptions(TypedDict, total=False):
+    """What `with_options` can change; what is left out stays.
+
+    Attributes:
+        api_key: The API key, or a callable that gives it.
+        organization: Sent as `OpenAI-Organization`; None: from `OPENAI_ORG_ID`.
+        project: Sent as `OpenAI-Project`; None: from `OPENAI_PROJECT_ID`.
+        base_url: Where the API is; None: from `OPENAI_BASE_URL`.
+        timeout: Seconds for a whole call, every attempt and every wait; None: no limit.
+        attempt_timeout: Seconds for each attempt; None: no limit.
+        connect_timeout: Seconds to open a connection, TLS included; None: no limit.
+        max_retries: Attempts after the first, at least 0.
+        retry_policy: How long to wait between attempts.
+        default_headers: Headers for every request.
+        proxy: URL of an HTTP proxy; None: from the environment.
+        ssl: TLS settings; None: certificates are checked against the system's or aiohttp's.
+        allow_http: Whether plain http is allowed to hosts other than this machine.
+        on_attempt: Called after each attempt.
+    """
+
+    api_key: str | ApiKeyProvider | None
+    organization: str | None
+    project: str | None
+    base_url: str | None
+    timeout: float | None
+    attempt_timeout: float | None
+    connect_timeout: float | None
+    max_retries: int
+    retry_policy: RetryPolicy | None
+    default_headers: Mapping[str, str] | None
+    proxy: str | None
+    ssl: tls.SSLContext | None
+    allow_http: bool
+    on_attempt: Callable[[Attempt], object] | None
+
+
+# Checks -------------------------------------------------------------------------------------------
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# These frame the message: a request with a wrong one hangs, or is smuggled into another.
+_FRAMING = {"content-length", "transfer-encoding", "connection", "upgrade"}
+
+
+class _Checks(list[Problem]):
+    """The problems found so far; each method looks at one kind of value."""
+
+    def seconds(self, name: str, value: object, *, optional: bool = True) -> None:
+        if value is None and optional:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            also = " or None" if optional else ""
+            self.append((name, f"should be seconds{also}, is of type {type(value).__name__}"))
+        elif not isfinite(value) or value <= 0:
+            hint = "; None means no limit" if optional else ""
+            self.append((name, f"should be more than 0 seconds and finite, is {value}{hint}"))
+
+    def count(self, name: str, value: object, *, least: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.append((name, f"should be a whole number, is of type {type(value).__name__}"))
+        elif value < least:
+            self.append((name, f"should be at least {least}, is {value}"))
+
+    def headers(self, name: str, value: object) -> None:
+        if not isinstance(value, Mapping):
+            self.append((name, f"should be a mapping, is of type {type(value).__name__}"))
+            return
+        for key, text in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str) or not _HEADER_NAME.fullmatch(key):
+                self.append((f"{name}[{key!a}]", "is not a header's name"))
+            elif key.lower() in _FRAMING:
+                self.append((f"{name}[{key!a}]", "belongs to the connection: leave it out"))
+            elif not isinstance(text, str):
+                wrong = type(text).__name__
+                self.append((f"{name}[{key!a}]", f"should be a string, is of type {wrong}"))
+            elif not is_header_value(text):
+                self.append((f"{name}[{key!a}]", "has a control character, or is not ASCII"))
+
+    def query(self, name: str, value: object) -> None:
+        if not isinstance(value, Mapping):
+            self.append((name, f"should be a mapping, is of type {type(value).__name__}"))
+            return
+        for key, item in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str) or not isinstance(item, str | int | float):
+                self.append((f"{name}[{key!a}]", "should be a string or a number, by name"))
+            elif not _is_utf8(key) or not _is_utf8(str(item)):
+                self.append(
+                    (f"{name}[{key!a}]", "has text that UTF-8 cannot encode (a lone surrogate)")
+                )
+
+    def instance(self, name: str, value: object, wanted: type[object]) -> None:
+        if value is not None and not isinstance(value, wanted):
+            self.append((name, f"should be a {wanted.__name__}, is of type {type(value).__name__}"))
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a header can carry this text as it is."""
+    return text.isascii() and (text.isprintable() or text.replace("\t", "").isprintable())
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def request_problems(options: RequestOptions) -> list[Problem]:
+    """What is wrong with the options of one call.
+
+    Raises:
+        TypeError: there is an option of another name.
+    """
+    for name in options:
+        if name not in RequestOptions.__annotations__:
+            guess = get_close_matches(name, RequestOptions.__annotations__, 1)
+            hint = f"; did you mean {guess[0]!r}?" if guess else ""
+            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+    found = _Checks()
+    if "timeout" in options:
+        found.seconds("timeout", options["timeout"])
+    if "attempt_timeout" in options:
+        found.seconds("attempt_timeout", options["attempt_timeout"])
+    if "max_retries" in options:
+        found.count("max_retries", options["max_retries"], least=0)
+    if "extra_headers" in options:
+        found.headers("extra_headers", options["extra_headers"])
+    if "extra_query" in options:
+        found.query("extra_query", options["extra_query"])
+    if "extra_body" in options and not isinstance(options["extra_body"], Mapping):
+        wrong = type(options["extra_body"]).__name__
+        found.append(("extra_body", f"should be a mapping, is of type {wrong}"))
+    return found
+
+
+# A client's settings ------------------------------------------------------------------------------
+
+
+def hide(api_key: object) -> object:
+    """Make a key a `Secret` before anything can raise: a traceback may render a frame's locals.
+
+    What is neither a key nor a callable is reduced to its type, for an error to name.
+    """
+    if isinstance(api_key, str):
+        return Secret(api_key)
+    if api_key is None or callable(api_key):
+        return api_key
+    return type(api_key)
+
+
+def key_problem(key: object) -> str | None:
+    """What is wrong with a key; the sentence does not echo it."""
+    if not isinstance(key, str):
+        return f"should be a string, is of type {type(key).__name__}"
+    if not key.strip():
+        return "is blank"
+    if not all("!" <= character <= "~" for character in key.strip()):
+        return (
+            "has a character that no API key has: a space, a control character or one that is not "
+            "ASCII; copy it anew"
+        )
+    return None
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """A client's settings: checked, with the environment filled in."""
+
+    api_key: Secret | ApiKeyProvider
+    organization: str | None
+    project: str | None
+    base_url: str
+    timeout: float | None
+    attempt_timeout: float | None
+    connect_timeout: float | None
+    max_retries: int
+    retry_policy: RetryPolicy
+    default_headers: Mapping[str, Secret]
+    proxy: Secret | None
+    ssl: tls.SSLContext | None
+    on_attempt: Callable[[Attempt], object] | None
+
+    @classmethod
+    def resolve(cls, given: ClientOptions) -> "Settings":
+        """Check what was given, and fill in the environment.
+
+        Raises:
+            ConfigurationError: with every problem there is.
+        """
+        found = _Checks()
+        timeout = given.get("timeout", TIMEOUT)
+        attempt_timeout = given.get("attempt_timeout", ATTEMPT_TIMEOUT)
+        connect_timeout = given.get("connect_timeout", CONNECT_TIMEOUT)
+        max_retries = given.get("max_retries", MAX_RETRIES)
+        headers = given.get("default_headers") or {}
+        ssl = given.get("ssl")
+        found.seconds("timeout", timeout)
+        found.seconds("attempt_timeout", attempt_timeout)
+        found.seconds("connect_timeout", connect_timeout)
+        found.count("max_retries", max_retries, least=0)
+        found.headers("default_headers", headers)
+        found.instance("ssl", ssl, tls.SSLContext)
+        found.instance("retry_policy", given.get("retry_policy"), RetryPolicy)
+        allow_http = given.get("allow_http", False)
+        base_url = _base_url(given.get("base_url"), found, allow_http=allow_http)
+        api_key = _api_key(given.get("api_key"), found)
+        organization = _text("organization", given.get("organization"), "OPENAI_ORG_ID", found)
+        project = _text("project", given.get("project"), "OPENAI_PROJECT_ID", found)
+        proxy = _proxy(given.get("proxy"), base_url, found)
+        if found:
+            raise ConfigurationError(found)
+        return cls(
+            api_key=api_key,
+            organization=organization,
+            project=project,
+            base_url=base_url,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            connect_timeout=connect_timeout,
+            max_retries=max_retries,
+            retry_policy=given.get("retry_policy") or RetryPolicy(),
+            # Any of them may be a credential.
+            default_headers={name: Secret(value) for name, value in headers.items()},
+            proxy=proxy,
+            ssl=ssl,
+            on_attempt=given.get("on_attempt"),
+        )
+
+
+def _text(name: str, value: object, variable: str, found: _Checks) -> str | None:
+    """A header's value from its argument or its variable; blank counts as not given."""
+    if value is None:
+        name, value = variable, os.environ.get(variable)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        found.append((name, f"should be a string, is of type {type(value).__name__}"))
+        return None
+    if not is_header_value(text := value.strip()):
+        found.append((name, "has a control character, or is not ASCII"))
+    return text or None
+
+
+def _api_key(value: object, found: _Checks) -> Secret | ApiKeyProvider:
+    name = "api_key"
+    if value is None:
+        name, value = "OPENAI_API_KEY", hide(os.environ.get("OPENAI_API_KEY", ""))
+        if not value:
+            found.append((name, "is not set: set it, or pass api_key=..."))
+            return Secret("")
+    if isinstance(value, type):
+        found.append((name, f"should be a string or a callable, is of type {value.__name__}"))
+        return Secret("")
+    if callable(value):
+        return cast("ApiKeyProvider", value)
+    if (problem := key_problem(value)) is not None:
+        found.append((name, problem))
+        return Secret("")
+    return Secret(cast("str", value).strip())
+
+
+def _base_url(value: object, found: _Checks, *, allow_http: bool) -> str:
+    name = "base_url"
+    if value is None:
+        name, value = "OPENAI_BASE_URL", os.environ.get("OPENAI_BASE_URL", "").strip() or BASE_URL
+    if not isinstance(value, str):
+        found.append((name, f"should be a string, is of type {type(value).__name__}"))
+        return BASE_URL
+    if (problem := _url_problem(value.strip(), allow_http=allow_http)) is not None:
+        found.append((name, problem))
+        return BASE_URL
+    return value.strip().rstrip("/")
+
+
+def _url_problem(url: str, *, allow_http: bool) -> str | None:
+    parts = _split(url)
+    if parts is None or not url.isprintable() or " " in url:
+        return "is not a URL"
+    if parts.scheme not in {"http", "https"}:
+        return f"should start with https://, starts with {parts.scheme or 'no scheme'!r}"
+    if not parts.hostname:
+        return "has no host"
+    if parts.username is not None or parts.password is not None:
+        return "has a user or password: the key goes into api_key"
+    if "?" in url:
+        return "has a query: use extra_query, or default_headers"
+    if "#" in url:
+        return "has a fragment"
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
+        return "is plain http, which shows the key to the network: use https, or allow_http=True"
+    return None
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        return None
+    return parts
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _proxy(value: object, base_url: str, found: _Checks) -> Secret | None:
+    """The proxy for the base URL, looked up once; it may carry a password."""
+    name = "proxy"
+    if value is None:
+        host = urlsplit(base_url).hostname or ""
+        if is_loopback(host) or proxy_bypass_environment(host):
+            return None
+        scheme = urlsplit(base_url).scheme
+        proxies = getproxies_environment()
+        name, value = f"{scheme}_proxy", proxies.get(scheme) or proxies.get("all") or None
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        found.append((name, f"should be a string, is of type {type(value).__name__}"))
+        return None
+    url = Secret(value.strip() if "://" in value else f"http://{value.strip()}")
+    parts = _split(url)
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+        found.append((name, "should be the URL of an HTTP proxy, such as http://host:3128"))
+    return url
