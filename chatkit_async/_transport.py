@@ -1,0 +1,321 @@
+"""aiohttp: sends a request and reads its reply, on one session per event loop.
+
+Every failure of aiohttp, TLS and the operating system becomes one of `errors`. None of theirs is
+kept as a cause: theirs hold the request's headers, and so the key.
+"""
+
+import asyncio
+import errno
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from io import BytesIO
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit, urlunsplit
+from weakref import WeakSet
+
+import aiohttp
+import attrs
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from chatkit_async._protocol import Reply
+from chatkit_async.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ClientClosedError,
+    ConnectionErrorKind,
+)
+from chatkit_async.secret import Secret
+
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+MAX_REPLY = 4 * 1024 * 1024
+"""Bytes of a reply's body that are read, after decompression. A session has some 1,000."""
+
+KEEP_ALIVE = 60.0
+"""Seconds an idle connection is kept."""
+
+_MAX_PLAIN_BODY = 512 * 1024
+"""Bytes of a body that are written at once; a larger one in pieces, so that the loop stays free."""
+
+
+@attrs.frozen
+class Link:
+    """How a client's requests go out: what differs between clients that share connections."""
+
+    connect_timeout: float | None
+    proxy: Secret | None = None
+    ssl: SSLContext | None = None
+    timeout: aiohttp.ClientTimeout = attrs.field(init=False, repr=False)
+    proxy_url: URL | None = attrs.field(init=False, repr=False)
+    proxy_headers: Mapping[str, str] | None = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        # The limits of a whole attempt are the client's; see `AsyncChatKit`.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout)
+        object.__setattr__(self, "timeout", timeout)
+        url, headers = _without_password(self.proxy) if self.proxy else (None, None)
+        object.__setattr__(self, "proxy_url", url)
+        object.__setattr__(self, "proxy_headers", headers)
+
+
+def _without_password(proxy: Secret) -> tuple[URL, Mapping[str, str] | None]:
+    """Move a proxy's user and password from its URL to a masked header."""
+    parts = urlsplit(proxy)
+    host = parts.netloc.rpartition("@")[2]
+    url = URL(urlunsplit(parts._replace(netloc=host)))
+    if parts.username is None:
+        return url, None
+    login = aiohttp.encode_basic_auth(unquote(parts.username), unquote(parts.password or ""))
+    return url, {"Proxy-Authorization": Secret(login)}
+
+
+class Transport:
+    """The sessions of a client: one per event loop, opened on first use.
+
+    A session ends with its loop: `asyncio.run` finalizes the asynchronous generator that holds it.
+    So a client can outlive a loop, and serve several at once.
+    """
+
+    def __init__(
+        self, *, max_connections: int, http_session: aiohttp.ClientSession | None = None
+    ) -> None:
+        self._max_connections = max_connections
+        self._borrowed = http_session
+        self._opened: dict[
+            asyncio.AbstractEventLoop,
+            tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]],
+        ] = {}
+        self.timers: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
+        """What bounds each attempt and each wait under way, with its loop: closing ends them."""
+        self.closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to close."""
+        return bool(self._opened)
+
+    async def send(
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        link: Link,
+    ) -> Reply:
+        """Send a request and read its reply.
+
+        A connection that the server had closed while it was idle is replaced at once: nothing of
+        the request was answered on it.
+
+        Raises:
+            APIConnectionError: no reply came.
+            ClientClosedError: the client, or the session it borrowed, is closed.
+        """
+        session = self._session()
+        while True:
+            try:
+                _reused.set(False)
+                response = await session.request(
+                    method,
+                    url,
+                    # A payload is used up by an attempt.
+                    data=BytesIO(body) if body and len(body) > _MAX_PLAIN_BODY else body,
+                    headers=headers,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=link.timeout,
+                    proxy=link.proxy_url,
+                    proxy_headers=link.proxy_headers,
+                    ssl=link.ssl or True,
+                )
+            except (aiohttp.ClientError, OSError) as error:
+                if _reused.get() and _is_stale(error):
+                    continue
+                failure = _failure(error, url)
+            else:
+                return await _read(response)
+            raise failure
+
+    def _session(self) -> aiohttp.ClientSession:
+        """The session of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self.closed:
+            raise ClientClosedError
+        if self._borrowed is not None and self._borrowed._loop is loop:  # noqa: SLF001 - no other way to tell
+            if self._borrowed.closed:
+                raise ClientClosedError("the http_session that this client borrowed is closed")
+            return self._borrowed
+        if (opened := self._opened.get(loop)) is not None and not opened[0].closed:
+            return opened[0]
+        return self._open(loop)
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+        # Loops that were closed without finalizing their generators leave their sessions here.
+        for stale in [other for other in self._opened if other.is_closed()]:
+            del self._opened[stale]
+        session = aiohttp.ClientSession(
+            connector=_Connector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+        lifetime = _until_the_loop_ends(session, self._opened, loop)
+        try:
+            lifetime.asend(None).send(None)  # to its first yield, without a chance to be cancelled
+        except StopIteration:
+            self._opened[loop] = (session, lifetime)
+        return session
+
+    async def close(self) -> None:
+        """Close every session of its own; calls in flight fail."""
+        self.closed = True
+        here = asyncio.get_running_loop()
+        for timer, loop in list(self.timers.items()):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_expire, timer, loop)
+        for loop, (_, lifetime) in list(self._opened.items()):
+            if loop is here:
+                await lifetime.aclose()
+            elif not loop.is_closed():
+                closing = asyncio.run_coroutine_threadsafe(_closed(lifetime), loop)
+                # A loop that does not run now closes its session when it does.
+                if loop.is_running():
+                    await asyncio.wrap_future(closing)
+        self._opened.clear()
+
+
+async def _until_the_loop_ends(
+    session: aiohttp.ClientSession,
+    opened: dict[asyncio.AbstractEventLoop, object],
+    loop: asyncio.AbstractEventLoop,
+) -> AsyncGenerator[aiohttp.ClientSession]:
+    try:
+        yield session
+    finally:
+        opened.pop(loop, None)
+        await session.close()
+
+
+def _expire(timer: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:
+    with suppress(RuntimeError):  # it has ended by itself
+        timer.reschedule(loop.time())
+
+
+async def _closed(lifetime: AsyncGenerator[object]) -> None:
+    await lifetime.aclose()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells whether a request got a connection that was used before."""
+
+    def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
+        self._used: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(
+        self, req: "ClientRequest", traces: "list[Trace]", timeout: aiohttp.ClientTimeout
+    ) -> "Connection":
+        connection = await super().connect(req, traces, timeout)
+        if (protocol := connection.protocol) is not None:
+            _reused.set(protocol in self._used)
+            self._used.add(protocol)
+        return connection
+
+
+_reused: ContextVar[bool] = ContextVar("_reused", default=False)
+"""Whether the last request sent from here got a connection that was used before."""
+
+
+def _is_stale(error: Exception) -> bool:
+    """Whether a used connection failed as one does that the server had closed while it was idle."""
+    return _told_apart(error)[0] in {"disconnected", "reset"}
+
+
+# Replies ------------------------------------------------------------------------------------------
+
+
+async def _read(response: aiohttp.ClientResponse) -> Reply:
+    """Read a reply's body, up to the cap."""
+    content, flaw = b"", None
+    try:
+        content, flaw = await _body(response)
+    except (aiohttp.ClientError, OSError):
+        # Whatever ended it, there is a status, and it counts for more.
+        flaw = "truncated"
+    finally:
+        # What was read to its end has gone back to the pool by now; anything else is closed.
+        response.close()
+    return Reply(status=response.status, headers=response.headers, content=content, flaw=flaw)
+
+
+async def _body(
+    response: aiohttp.ClientResponse,
+) -> tuple[bytes, Literal["too_large"] | None]:
+    length = response.content_length
+    if length is not None and length <= MAX_REPLY and "Content-Encoding" not in response.headers:
+        return await response.read(), None
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_REPLY:
+            return bytes(body[:MAX_REPLY]), "too_large"
+    return bytes(body), None
+
+
+# Failures -----------------------------------------------------------------------------------------
+
+
+def _failure(error: Exception, url: URL) -> APIConnectionError:
+    """Say in the terms of `errors` what aiohttp or the operating system said."""
+    host = f"{url.host}:{url.port}"
+    kind, said = _told_apart(error)
+    message = said.format(host=host)
+    cause = f"{type(error).__name__}: {error}"[:300]
+    if kind == "timeout":
+        return APITimeoutError(message, limit="connect_timeout", cause=cause)
+    return APIConnectionError(message, kind=kind, cause=cause)
+
+
+def _told_apart(error: Exception) -> tuple[ConnectionErrorKind, str]:
+    match error:
+        case TimeoutError():
+            return "timeout", "no connection to {host} within connect_timeout"
+        case aiohttp.ClientConnectorDNSError():
+            return "dns", "{host} was not found: is base_url right, is there a network?"
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return "proxy", "the proxy in front of {host} refused: check proxy, or HTTPS_PROXY"
+        case aiohttp.ClientConnectorCertificateError():
+            return "certificate", (
+                "the certificate of {host} is not trusted: is base_url right? A private CA goes "
+                "into ssl=ssl.create_default_context(cafile=...)"
+            )
+        case aiohttp.ClientSSLError():
+            return "tls", "no TLS connection to {host}: does it speak https?"
+        case aiohttp.ClientResponseError():
+            return "protocol", "{host} did not reply with HTTP: is base_url right?"
+        case aiohttp.ServerDisconnectedError():
+            return "disconnected", "{host} closed the connection without a reply"
+        case ConnectionResetError() | BrokenPipeError():
+            return "reset", "{host} reset the connection"
+        case OSError(errno=code):
+            return _by_errno(code)
+        case _:
+            return "other", "no reply from {host}"
+
+
+def _by_errno(code: int | None) -> tuple[ConnectionErrorKind, str]:
+    match code:
+        case errno.ECONNREFUSED:
+            return "refused", "{host} refused the connection: is the server up, the port right?"
+        case errno.ECONNRESET | errno.EPIPE | errno.ECONNABORTED:
+            return "reset", "{host} reset the connection"
+        case errno.ENETUNREACH | errno.EHOSTUNREACH | errno.EADDRNOTAVAIL:
+            return "unreachable", "{host} cannot be reached: is there a network?"
+        case _:
+            return "other", "no connection to {host}"

@@ -1,0 +1,439 @@
+"""AsyncChatKit: a client's settings and lifetime, and the loop of attempts that is a call."""
+
+import asyncio
+import inspect
+import logging
+import platform
+import random
+import ssl as tls
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from types import TracebackType
+from typing import Generic, Self, TypeVar, Unpack, cast
+
+import aiohttp
+import attrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from chatkit_async import __version__, _protocol, _retry
+from chatkit_async._protocol import Call, Reply
+from chatkit_async._transport import Link, Transport
+from chatkit_async.errors import (
+    APIError,
+    APITimeoutError,
+    AuthenticationError,
+    ClientClosedError,
+    ConfigurationError,
+)
+from chatkit_async.models import ChatSession
+from chatkit_async.options import (
+    ATTEMPT_TIMEOUT,
+    CONNECT_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_RETRIES,
+    TIMEOUT,
+    ApiKeyProvider,
+    Attempt,
+    ClientOptions,
+    RequestOptions,
+    RetryPolicy,
+    Settings,
+    hide,
+    key_problem,
+)
+from chatkit_async.secret import Secret, mask_text
+from chatkit_async.sessions import APIResponse, AsyncSessions
+
+__all__ = ["AsyncChatKit", "Beta", "BetaChatKit"]
+
+T = TypeVar("T", bound=ChatSession)
+S = TypeVar("S", covariant=True)
+
+logger = logging.getLogger("chatkit_async")
+
+USER_AGENT = (
+    f"chatkit-async/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+)
+
+
+@attrs.frozen
+class Seam:
+    """Where a client takes time, sleep and randomness from, for tests to put their own under it."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+
+
+@attrs.frozen
+class BetaChatKit(Generic[S]):
+    """`client.beta.chatkit`: where the OpenAI SDKs have `sessions`."""
+
+    sessions: S
+
+
+@attrs.frozen
+class Beta(Generic[S]):
+    """`client.beta`: where the OpenAI SDKs have `chatkit`."""
+
+    chatkit: BetaChatKit[S]
+
+
+class AsyncChatKit:
+    """The client: creates and cancels ChatKit sessions.
+
+    Make one for the life of your application; it may be used from several tasks, and from the
+    event loops of several threads, each on connections of its own. Close it, or use
+    `async with`.
+
+    Args:
+        api_key: The API key, or a callable that returns it or an awaitable of it: called for each
+            attempt, and once more after a 401. Default: `OPENAI_API_KEY`.
+        organization: Sent as `OpenAI-Organization`. Default: `OPENAI_ORG_ID`.
+        project: Sent as `OpenAI-Project`. Default: `OPENAI_PROJECT_ID`.
+        base_url: Where the API is, https. Default: `OPENAI_BASE_URL`, else
+            `https://api.openai.com/v1`.
+        timeout: Seconds for a whole call: every attempt, every wait. None: no limit.
+        attempt_timeout: Seconds for each attempt. None: no limit.
+        connect_timeout: Seconds to open a connection, TLS included. None: no limit.
+        max_retries: Attempts after the first, at least 0.
+        retry_policy: How long to wait between attempts, where the API does not say.
+        max_connections: Connections open at a time, per event loop, at least 1.
+        default_headers: Headers for every request.
+        proxy: URL of an HTTP proxy. Default: `HTTPS_PROXY` and its like, looked up once;
+            `NO_PROXY` is respected, and this machine is never reached by a proxy.
+        ssl: TLS settings. Default: certificates are checked as aiohttp does.
+        allow_http: Whether plain http is allowed to hosts other than this machine.
+        on_attempt: Called with an `Attempt` after each attempt. What it raises ends the call, and
+            is raised as it is.
+        http_session: A session of yours to send through: it serves the loop it was made in, keeps
+            its own cookies and connector, and is never closed.
+
+    Raises:
+        ConfigurationError: with every problem of the settings. A key is never echoed.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | ApiKeyProvider | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        base_url: str | None = None,
+        timeout: float | None = TIMEOUT,
+        attempt_timeout: float | None = ATTEMPT_TIMEOUT,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        max_retries: int = MAX_RETRIES,
+        retry_policy: RetryPolicy | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        default_headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        ssl: tls.SSLContext | None = None,
+        allow_http: bool = False,
+        on_attempt: Callable[[Attempt], object] | None = None,
+        http_session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        api_key = cast("ApiKeyProvider | None", hide(api_key))  # first of all: see there
+        given: ClientOptions = {
+            "api_key": api_key,
+            "organization": organization,
+            "project": project,
+            "base_url": base_url,
+            "timeout": timeout,
+            "attempt_timeout": attempt_timeout,
+            "connect_timeout": connect_timeout,
+            "max_retries": max_retries,
+            "retry_policy": retry_policy,
+            "default_headers": default_headers,
+            "proxy": proxy,
+            "ssl": ssl,
+            "allow_http": allow_http,
+            "on_attempt": on_attempt,
+        }
+        transport = Transport(max_connections=max_connections, http_session=http_session)
+        self._set_up(given, transport, Seam(), owns_transport=True)
+
+    def _set_up(
+        self, given: ClientOptions, transport: Transport, seam: Seam, *, owns_transport: bool
+    ) -> None:
+        self._owns_transport = False  # until it is whole: see __del__
+        self._settings = settings = Settings.resolve(given)
+        self._given = given
+        self._transport = transport
+        self._seam = seam
+        self._base_url = str(URL(settings.base_url))
+        self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
+        self._headers = _static_headers(settings)
+        self._owns_transport = owns_transport
+        self.sessions = AsyncSessions(self._call, self._call_raw)
+
+    @property
+    def beta(self) -> Beta[AsyncSessions]:
+        """The path of the OpenAI SDKs: `client.beta.chatkit.sessions` is `client.sessions`."""
+        return Beta(BetaChatKit(self.sessions))
+
+    def with_options(self, **options: Unpack[ClientOptions]) -> Self:
+        """Return a client with other settings, on the same connections.
+
+        Closing it closes nothing; it ends with this one.
+
+        Args:
+            **options: What differs: see `ClientOptions`.
+
+        Raises:
+            ConfigurationError: with every problem of the settings.
+        """
+        if "api_key" in options:
+            options["api_key"] = cast("ApiKeyProvider | None", hide(options["api_key"]))
+        other = object.__new__(type(self))
+        other._set_up({**self._given, **options}, self._transport, self._seam, owns_transport=False)
+        return other
+
+    # Lifetime
+
+    async def close(self) -> None:
+        """Close every connection. Calls in flight end with `ClientClosedError`."""
+        if self._owns_transport:
+            await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_owns_transport") and self._transport.is_open:
+            warnings.warn(f"unclosed client {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._base_url!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f"{type(self).__name__} holds connections and cannot be pickled: make one per process"
+        )
+
+    # Calls
+
+    async def _call(self, call: Call[T], options: RequestOptions) -> T:
+        result, _, _, _ = await self._attempts(call, options)
+        return result
+
+    async def _call_raw(self, call: Call[T], options: RequestOptions) -> APIResponse[T]:
+        result, reply, attempts, elapsed = await self._attempts(call, options)
+        return APIResponse(
+            status_code=reply.status,
+            headers=reply.headers,
+            content=reply.content,
+            attempts=attempts,
+            elapsed=elapsed,
+            result=result,
+        )
+
+    async def _attempts(
+        self, call: Call[T], options: RequestOptions
+    ) -> tuple[T, Reply, int, float]:
+        """Make attempts until one succeeds or none may follow.
+
+        Returns:
+            The result, the reply it was read from, the attempts made, and the seconds spent.
+        """
+        settings, now = self._settings, self._seam.now
+        timeout = options.get("timeout", settings.timeout)
+        attempt_timeout = options.get("attempt_timeout", settings.attempt_timeout)
+        max_retries = options.get("max_retries", settings.max_retries)
+        started = now()
+        number = 0
+        while True:
+            number += 1
+            begun = now()
+            time_left = None if timeout is None else started + timeout - begun
+            try:
+                result, reply = await self._attempt(call, attempt_timeout, time_left)
+            except APIError as failed:
+                error = failed
+            else:
+                self._report(call, number, now() - begun, reply=reply)
+                return result, reply, number, now() - started
+            # What is raised below is raised outside of the block above, and so without a context.
+            ended = now()
+            error.attempts, error.elapsed = number, ended - started
+            wait = _retry.next_wait(
+                error,
+                retries_made=number - 1,
+                max_retries=max_retries,
+                time_left=None if timeout is None else started + timeout - ended,
+                policy=settings.retry_policy,
+                random=self._seam.random,
+            )
+            self._report(call, number, ended - begun, error=error, next_wait=wait)
+            if wait is None:
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback holds this frame
+            await self._pause(wait)
+
+    async def _attempt(
+        self, call: Call[T], attempt_timeout: float | None, time_left: float | None
+    ) -> tuple[T, Reply]:
+        """Send a call once, and read the reply.
+
+        Raises:
+            APIError: it failed.
+            ClientClosedError: the client is closed.
+        """
+        whole = time_left is not None and (attempt_timeout is None or time_left < attempt_timeout)
+        transport = self._transport
+        key = Secret("")
+        reply: Reply | None = None
+        failure: APIError | None = None
+        timer = asyncio.timeout(time_left if whole else attempt_timeout)
+        transport.timers[timer] = asyncio.get_running_loop()
+        try:
+            async with timer:
+                key = await self._key()
+                reply = await self._send(call, key)
+                if reply.status == HTTPStatus.UNAUTHORIZED and callable(self._settings.api_key):
+                    rejected, key = key, await self._key()
+                    if key != rejected:
+                        reply = await self._send(call, key)
+        except APIError as error:
+            failure = error
+        except TimeoutError:
+            if not timer.expired():
+                raise  # somebody else's: the key's
+            failure = _timed_out(self._base_url, attempt_timeout, whole=whole)
+        finally:
+            del transport.timers[timer]
+        if failure is None and reply is not None:
+            return _protocol.read(call, reply, (key,)), reply
+        if transport.closed:
+            raise ClientClosedError
+        failure.cause = None if failure.cause is None else mask_text(failure.cause, (key,))
+        raise failure
+
+    async def _send(self, call: Call[T], key: Secret) -> Reply:
+        headers = self._headers
+        if call.headers or callable(self._settings.api_key):
+            headers = headers.copy()
+            headers["Authorization"] = Secret(f"Bearer {key}")
+            headers.update(call.headers)
+        url = URL(self._base_url + call.path, encoded=True)
+        return await self._transport.send(
+            call.method, url, headers=headers, body=call.body, link=self._link
+        )
+
+    async def _key(self) -> Secret:
+        """The key for an attempt, from wherever it comes.
+
+        Raises:
+            ConfigurationError: the callable's key cannot be right.
+        """
+        provider = self._settings.api_key
+        if not callable(provider):
+            return provider
+        given: object = provider()
+        # No frame is to hold it as a plain str when something raises.
+        given = hide(await given if inspect.isawaitable(given) else given)
+        if (problem := key_problem(given)) is not None:
+            raise ConfigurationError([("api_key", f"the key that the callable gave {problem}")])
+        return Secret(cast("Secret", given).strip())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for the next attempt.
+
+        Raises:
+            ClientClosedError: the client was closed meanwhile.
+        """
+        timer = asyncio.timeout(None)
+        self._transport.timers[timer] = asyncio.get_running_loop()
+        try:
+            async with timer:
+                await self._seam.sleep(seconds)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+        finally:
+            del self._transport.timers[timer]
+        if self._transport.closed:
+            raise ClientClosedError
+
+    def _report(
+        self,
+        call: Call[T],
+        number: int,
+        elapsed: float,
+        *,
+        reply: Reply | None = None,
+        error: APIError | None = None,
+        next_wait: float | None = None,
+    ) -> None:
+        """Tell the log and `on_attempt` of an attempt."""
+        on_attempt = self._settings.on_attempt
+        debug = logger.isEnabledFor(logging.DEBUG)
+        if on_attempt is None and not debug:
+            return
+        attempt = Attempt(
+            method=call.method,
+            route=call.route,
+            number=number,
+            status_code=reply.status if reply else getattr(error, "status_code", None),
+            request_id=reply.request_id if reply else getattr(error, "request_id", None),
+            elapsed=elapsed,
+            error=error,
+            next_wait=next_wait,
+        )
+        if debug:
+            logger.debug(
+                "%s %s: %s, request id %s, attempt %d, %.3f s%s",
+                attempt.method,
+                attempt.route,
+                attempt.status_code or getattr(error, "kind", "failed"),
+                attempt.request_id,
+                number,
+                elapsed,
+                "" if next_wait is None else f", next in {next_wait:.3f} s",
+            )
+        if on_attempt is not None:
+            on_attempt(attempt)
+
+
+def _static_headers(settings: Settings) -> CIMultiDict[str]:
+    """What every request of a client carries; credentials are masked in a repr of it."""
+    name, value = _protocol.BETA_HEADER
+    headers = CIMultiDict(
+        {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": USER_AGENT,
+            name: value,
+        }
+    )
+    if settings.organization is not None:
+        headers["OpenAI-Organization"] = settings.organization
+    if settings.project is not None:
+        headers["OpenAI-Project"] = settings.project
+    if isinstance(settings.api_key, str):
+        headers["Authorization"] = Secret(f"Bearer {settings.api_key}")
+    headers.update(settings.default_headers)
+    return headers
+
+
+def _timed_out(base_url: str, attempt_timeout: float | None, *, whole: bool) -> APITimeoutError:
+    host = URL(base_url).host
+    if whole:
+        return APITimeoutError(f"no reply from {host} within timeout, the limit of the whole call")
+    return APITimeoutError(
+        f"no reply from {host} within attempt_timeout={attempt_timeout} s", limit="attempt_timeout"
+    )

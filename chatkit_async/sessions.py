@@ -1,0 +1,244 @@
+"""The methods of the API: create and cancel sessions. They are given a `call`, and know no client."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+
+import attrs
+
+from chatkit_async._protocol import Call, cancel_session, create_session
+from chatkit_async.models import (
+    ChatKitConfigurationLike,
+    ChatSession,
+    ExpiresAfterLike,
+    RateLimitsLike,
+    WorkflowLike,
+)
+from chatkit_async.options import RequestOptions
+
+__all__ = ["APIResponse", "AsyncSessions", "AsyncSessionsWithRawResponse"]
+
+P = ParamSpec("P")
+T = TypeVar("T", bound=ChatSession)
+
+CANCEL_ON_EXIT = 10.0
+"""Seconds that leaving `open()` waits at most for the session to be cancelled."""
+
+
+@attrs.frozen(kw_only=True)
+class APIResponse(Generic[T]):
+    """A reply as it came, beside what was read from it.
+
+    Attributes:
+        status_code: The HTTP status.
+        headers: The reply's headers; names are case-insensitive.
+        request_id: The API's id for the request (`x-request-id`).
+        content: The body, in bytes. It holds the client secret.
+        attempts: How many attempts the call made.
+        elapsed: Seconds from the start of the call to its reply, waits included.
+    """
+
+    status_code: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    content: bytes = attrs.field(repr=False)
+    attempts: int
+    elapsed: float
+    _result: T = attrs.field(repr=False)
+
+    @property
+    def request_id(self) -> str | None:
+        return self.headers.get("x-request-id")
+
+    def parse(self) -> T:
+        """Return what the method itself would have returned."""
+        return self._result
+
+
+class Caller(Protocol):
+    """Makes a call: the attempts, the waits, the errors."""
+
+    async def __call__(self, call: Call[T], options: RequestOptions, /) -> T: ...
+
+
+class RawCaller(Protocol):
+    """Makes a call, and returns the reply as it came."""
+
+    async def __call__(self, call: Call[T], options: RequestOptions, /) -> APIResponse[T]: ...
+
+
+class AsyncSessions:
+    """Creates and cancels ChatKit sessions: `client.sessions`.
+
+    API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
+    """
+
+    def __init__(self, call: Caller, call_raw: RawCaller) -> None:
+        self._call = call
+        self._call_raw = call_raw
+
+    async def create(
+        self,
+        *,
+        user: str,
+        workflow: WorkflowLike,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> ChatSession:
+        """Create a session. Its `client_secret` is what the browser needs.
+
+        A create whose reply was lost may have made a session that nobody holds, and is tried
+        again: the API has no way to tell. Such a session lapses within its `expires_after`.
+
+        Args:
+            user: Your own id of the end user, not blank. Sessions of one user share their threads.
+            workflow: The workflow to run: its id, a mapping, or `ChatSessionWorkflowParam`.
+            chatkit_configuration: What the chat offers: a mapping, or
+                `ChatSessionChatKitConfigurationParam`.
+            expires_after: When the session ends: whole seconds, 1 to 600, a timedelta, a mapping,
+                or `ChatSessionExpiresAfterParam`. The API's default: 600.
+            rate_limits: What the end user may send: requests per minute, at least 1, a mapping,
+                or `ChatSessionRateLimitsParam`. The API's default: 10.
+            **options: What differs for this call from the client: see `RequestOptions`.
+
+        Raises:
+            ParameterError: the arguments cannot be right; nothing was sent.
+            APIStatusError: the API refused: see its subclasses.
+            APIConnectionError: no reply came; `APITimeoutError`: not in time.
+            APIResponseError: the reply was of no use.
+            ClientClosedError: the client was closed.
+
+        API documentation: Create ChatKit session, `POST /chatkit/sessions`.
+        """
+        given = {
+            "user": user,
+            "workflow": workflow,
+            "chatkit_configuration": chatkit_configuration,
+            "expires_after": expires_after,
+            "rate_limits": rate_limits,
+        }
+        return await self._call(create_session(given, options), options)
+
+    async def cancel(self, session_id: str, **options: Unpack[RequestOptions]) -> ChatSession:
+        """Cancel a session: its client secret opens no new requests.
+
+        Args:
+            session_id: The session's id, `cksess_...`.
+            **options: What differs for this call from the client: see `RequestOptions`.
+
+        Returns:
+            The session as it is now.
+
+        Raises:
+            ParameterError: the id cannot be right; nothing was sent.
+            NotFoundError: there is no such session for this key's project.
+            APIStatusError: the API refused: see its subclasses.
+            APIConnectionError: no reply came; `APITimeoutError`: not in time.
+            APIResponseError: the reply was of no use.
+            ClientClosedError: the client was closed.
+
+        API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
+        """
+        return await self._call(cancel_session(session_id, options), options)
+
+    @asynccontextmanager
+    async def open(
+        self,
+        *,
+        user: str,
+        workflow: WorkflowLike,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> AsyncGenerator[ChatSession]:
+        """Create a session for the length of an `async with` block, and cancel it on the way out.
+
+        It is cancelled also when the block raises, or its task is cancelled; leaving waits for
+        that, at most 10 seconds. What then fails is raised, or, when the block itself raised,
+        noted on that exception.
+
+        Args:
+            user: As in `create`.
+            workflow: As in `create`.
+            chatkit_configuration: As in `create`.
+            expires_after: As in `create`.
+            rate_limits: As in `create`.
+            **options: As in `create`; `extra_headers` go with the cancellation too.
+
+        Raises:
+            MissingFieldError: on leaving: the reply had no id to cancel by.
+            ChatKitError: what `create` and `cancel` raise.
+        """
+        session = await self.create(
+            user=user,
+            workflow=workflow,
+            chatkit_configuration=chatkit_configuration,
+            expires_after=expires_after,
+            rate_limits=rate_limits,
+            **options,
+        )
+        headers = options.get("extra_headers", {})
+        try:
+            yield session
+        except BaseException as error:
+            await _to_its_end(self._cancel_noting(session, headers, error))
+            raise
+        await _to_its_end(self._cancel_on_exit(session, headers))
+
+    async def _cancel_on_exit(self, session: ChatSession, headers: Mapping[str, str]) -> None:
+        await self.cancel(session.id, timeout=CANCEL_ON_EXIT, extra_headers=headers)
+
+    async def _cancel_noting(
+        self, session: ChatSession, headers: Mapping[str, str], error: BaseException
+    ) -> None:
+        try:
+            await self._cancel_on_exit(session, headers)
+        except Exception as failure:  # noqa: BLE001 - the block's own exception counts for more
+            error.add_note(f"the session was not cancelled, and lapses by itself: {failure}")
+
+    @cached_property
+    def with_raw_response(self) -> "AsyncSessionsWithRawResponse":
+        """The same methods, returning the reply as it came: see `APIResponse`."""
+        return AsyncSessionsWithRawResponse(self._call_raw)
+
+
+class AsyncSessionsWithRawResponse:
+    """The methods of `AsyncSessions`, returning an `APIResponse`: `client.sessions.with_raw_response`.
+
+    Attributes:
+        create: As `AsyncSessions.create`.
+        cancel: As `AsyncSessions.cancel`.
+    """
+
+    def __init__(self, call_raw: RawCaller) -> None:
+        # The methods return what their call returns: over a raw call, that is the raw reply.
+        sessions = AsyncSessions(cast("Caller", call_raw), call_raw)
+        self.create = _raw(sessions.create)
+        self.cancel = _raw(sessions.cancel)
+
+
+def _raw(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, APIResponse[T]]]:
+    """Give a method over a raw call its true type: its own parameters, and the raw reply."""
+    return cast("Callable[P, Coroutine[Any, Any, APIResponse[T]]]", method)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await work that runs to its end, also when the awaiting task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            cancelled.add_note(f"the session was not cancelled, and lapses by itself: {failure}")
+        raise cancelled
+    task.result()
