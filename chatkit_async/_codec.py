@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, TypeVar, cast
 
-import attrs
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
@@ -81,10 +80,10 @@ _converter.register_structure_hook(int, _int)
 
 # Replies: what fits is one structure call, what does not is taken field by field ------------------
 
-R = TypeVar("R", bound=models._Reply)  # noqa: SLF001 - the base of what is decoded here
+R = TypeVar("R", bound=models.ReplyObject)
 
 
-def from_dict(cls: type[R], data: Mapping[str, object]) -> R:
+def from_dict(cls: type[R], data: object) -> R:
     """Make a reply object of a JSON object, whatever that adds, lacks or bends.
 
     Raises:
@@ -93,23 +92,23 @@ def from_dict(cls: type[R], data: Mapping[str, object]) -> R:
     if not isinstance(data, Mapping):
         raise ParameterError([("data", f"should be a mapping, is {_described(data)}")])
     try:
-        return _converter.structure(data, cls)
+        return _converter.structure(cast("Mapping[str, Any]", data), cls)
     except Exception:  # noqa: BLE001 - whatever keeps it from fitting, the other way takes it
-        return _piecemeal(cls, data)
+        return _piecemeal(cls, cast("Mapping[str, object]", data))
 
 
 def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
     state: dict[str, object] = {}
     misfits: dict[str, object] = {}
-    fields = attrs.fields_dict(cls)
+    fields = models.fields_of(cls)
     for key, value in data.items():
         if key not in fields:
             misfits[key] = value
             continue
         kind = fields[key].type
         try:
-            if isinstance(kind, type) and issubclass(kind, models._Reply):  # noqa: SLF001
-                state[key] = from_dict(kind, cast("Mapping[str, object]", value))
+            if isinstance(kind, type) and issubclass(kind, models.ReplyObject):
+                state[key] = from_dict(kind, value)
             else:
                 state[key] = _converter.structure(value, cast("type[object]", kind))
         except Exception:  # noqa: BLE001 - whatever it is, it is kept as it came
@@ -148,10 +147,10 @@ def _type_is(wanted: object) -> Callable[[Any], bool]:
 
 _converter.register_structure_hook(Secret, _secret)
 _converter.register_structure_hook_func(
-    _type_is(attrs.fields_dict(models.ChatSession)["status"].type), _status
+    _type_is(models.fields_of(models.ChatSession)["status"].type), _status
 )
 _converter.register_structure_hook_func(
-    _type_is(attrs.fields_dict(models.ChatKitWorkflow)["state_variables"].type), _state_variables
+    _type_is(models.fields_of(models.ChatKitWorkflow)["state_variables"].type), _state_variables
 )
 
 
@@ -277,23 +276,19 @@ class _ProblemsBelow(Exception):  # noqa: N818 - it never leaves this module
 
 def _object(cls: type[object], **checks: Hook) -> Hook:
     """Make the check of a parameter class: of an object of it, or of a mapping with its keys."""
-    fields = attrs.fields_dict(cast("Any", cls))
-    structure = make_dict_structure_fn(
-        cls,
-        _converter,
-        _cattrs_detailed_validation=True,
-        **{
-            name: override(struct_hook=_optional(check) if fields[name].default is None else check)
-            for name, check in checks.items()
-        },
-    )
+    fields = models.fields_of(cls)
+    hooks: dict[str, Any] = {
+        name: override(struct_hook=_optional(check) if fields[name].default is None else check)
+        for name, check in checks.items()
+    }
+    structure = make_dict_structure_fn(cls, _converter, _cattrs_detailed_validation=True, **hooks)
     # What is None was not given; the anchor has a default that is sent all the same.
-    unstructure = make_dict_unstructure_fn(
-        cls,
-        _converter,
-        **{name: override(omit_if_default=fields[name].default is None) for name in fields},
+    omissions: dict[str, Any] = {
+        name: override(omit_if_default=field.default is None) for name, field in fields.items()
+    }
+    _converter.register_unstructure_hook(
+        cls, make_dict_unstructure_fn(cls, _converter, **omissions)
     )
-    _converter.register_unstructure_hook(cls, unstructure)
 
     def check(value: object, _: object) -> object:
         if isinstance(value, cls):
@@ -380,7 +375,7 @@ def _flattened(group: BaseValidationError, path: str = "") -> Iterator[Problem]:
             case _:
                 yield where, str(error)
     for error in others:
-        names = [field.name for field in attrs.fields(cast("Any", group.cl))]
+        names = list(models.fields_of(group.cl))
         for key in sorted(cast("ForbiddenExtraKeysError", error).extra_fields, key=str):
             yield f"{path}{_step(key)}".lstrip("."), _unknown(str(key), names)
 

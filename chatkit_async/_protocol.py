@@ -17,7 +17,6 @@ from chatkit_async.errors import (
     APIResponseError,
     APIStatusError,
     ParameterError,
-    Problem,
     ResponseErrorKind,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
@@ -48,8 +47,8 @@ class Call(Generic[T]):
     route: str
     path: str
     result: type[T]
-    headers: Mapping[str, Secret] = attrs.field(factory=dict)
-    body: bytes | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, Secret]
+    body: bytes | None = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -233,15 +232,15 @@ def _charset(reply: Reply) -> str | None:
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
     secrets = tuple(secrets)
     body = _error_body(reply, secrets)
-    error = cast("dict[str, object]", body).get("error") if isinstance(body, dict) else None
-    fields = cast("dict[str, object]", error) if isinstance(error, dict) else {}
+    error = _members(body).get("error")
+    fields = _members(error)
 
     def text(name: str) -> str | None:
         value = fields.get(name)
         return value if isinstance(value, str) else None
 
     said = text("message") or (error if isinstance(error, str) else None)
-    headers = CIMultiDict(
+    headers: CIMultiDict[str] = CIMultiDict(
         (name, MASK if name.lower() == "set-cookie" else mask_text(value, secrets))
         for name, value in reply.headers.items()
     )
@@ -256,6 +255,11 @@ def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APISta
         retry_after=retry_after(reply.headers),
         request_id=reply.request_id,
     )
+
+
+def _members(value: object) -> dict[str, object]:
+    """The members of a JSON object; none of anything else."""
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def _error_body(reply: Reply, secrets: Iterable[str]) -> object:

@@ -6,18 +6,17 @@ kept as a cause: theirs hold the request's headers, and so the key.
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from io import BytesIO
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakSet
 
 import aiohttp
 import attrs
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from chatkit_async._protocol import Reply
@@ -30,6 +29,7 @@ from chatkit_async.errors import (
 from chatkit_async.secret import Secret
 
 if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -148,7 +148,7 @@ class Transport:
         loop = asyncio.get_running_loop()
         if self.closed:
             raise ClientClosedError
-        if self._borrowed is not None and self._borrowed._loop is loop:  # noqa: SLF001 - no other way to tell
+        if self._borrowed is not None and _loop_of(self._borrowed) is loop:
             if self._borrowed.closed:
                 raise ClientClosedError("the http_session that this client borrowed is closed")
             return self._borrowed
@@ -190,9 +190,14 @@ class Transport:
         self._opened.clear()
 
 
+def _loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop:
+    """The loop that a session was made in; its own property for it is deprecated."""
+    return cast("asyncio.AbstractEventLoop", getattr(session, "_loop"))  # noqa: B009 - see above
+
+
 async def _until_the_loop_ends(
     session: aiohttp.ClientSession,
-    opened: dict[asyncio.AbstractEventLoop, object],
+    opened: MutableMapping[asyncio.AbstractEventLoop, Any],
     loop: asyncio.AbstractEventLoop,
 ) -> AsyncGenerator[aiohttp.ClientSession]:
     try:
@@ -215,8 +220,10 @@ class _Connector(aiohttp.TCPConnector):
     """Tells whether a request got a connection that was used before."""
 
     def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
-        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
-        self._used: WeakSet[ResponseHandler] = WeakSet()
+        super().__init__(  # pyright: ignore[reportUnknownMemberType] - of aiohttp
+            limit=limit, keepalive_timeout=keepalive_timeout
+        )
+        self._used = WeakSet["ResponseHandler"]()
 
     async def connect(
         self, req: "ClientRequest", traces: "list[Trace]", timeout: aiohttp.ClientTimeout
@@ -242,7 +249,8 @@ def _is_stale(error: Exception) -> bool:
 
 async def _read(response: aiohttp.ClientResponse) -> Reply:
     """Read a reply's body, up to the cap."""
-    content, flaw = b"", None
+    content = b""
+    flaw: Literal["truncated", "too_large"] | None
     try:
         content, flaw = await _body(response)
     except (aiohttp.ClientError, OSError):

@@ -24,7 +24,6 @@ from chatkit_async._transport import Link, Transport
 from chatkit_async.errors import (
     APIError,
     APITimeoutError,
-    AuthenticationError,
     ClientClosedError,
     ConfigurationError,
 )
@@ -50,7 +49,7 @@ from chatkit_async.sessions import APIResponse, AsyncSessions
 __all__ = ["AsyncChatKit", "Beta", "BetaChatKit"]
 
 T = TypeVar("T", bound=ChatSession)
-S = TypeVar("S", covariant=True)
+S_co = TypeVar("S_co", covariant=True)
 
 logger = logging.getLogger("chatkit_async")
 
@@ -69,17 +68,17 @@ class Seam:
 
 
 @attrs.frozen
-class BetaChatKit(Generic[S]):
+class BetaChatKit(Generic[S_co]):
     """`client.beta.chatkit`: where the OpenAI SDKs have `sessions`."""
 
-    sessions: S
+    sessions: S_co
 
 
 @attrs.frozen
-class Beta(Generic[S]):
+class Beta(Generic[S_co]):
     """`client.beta`: where the OpenAI SDKs have `chatkit`."""
 
-    chatkit: BetaChatKit[S]
+    chatkit: BetaChatKit[S_co]
 
 
 class AsyncChatKit:
@@ -295,8 +294,6 @@ class AsyncChatKit:
         whole = time_left is not None and (attempt_timeout is None or time_left < attempt_timeout)
         transport = self._transport
         key = Secret("")
-        reply: Reply | None = None
-        failure: APIError | None = None
         timer = asyncio.timeout(time_left if whole else attempt_timeout)
         transport.timers[timer] = asyncio.get_running_loop()
         try:
@@ -313,10 +310,10 @@ class AsyncChatKit:
             if not timer.expired():
                 raise  # somebody else's: the key's
             failure = _timed_out(self._base_url, attempt_timeout, whole=whole)
+        else:
+            return _protocol.read(call, reply, (key,)), reply
         finally:
             del transport.timers[timer]
-        if failure is None and reply is not None:
-            return _protocol.read(call, reply, (key,)), reply
         if transport.closed:
             raise ClientClosedError
         failure.cause = None if failure.cause is None else mask_text(failure.cause, (key,))

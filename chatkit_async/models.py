@@ -12,6 +12,7 @@ from time import time
 from types import MappingProxyType, NoneType
 from typing import (
     TYPE_CHECKING,
+    Any,
     ClassVar,
     Literal,
     Self,
@@ -66,11 +67,16 @@ _C = TypeVar("_C")
 
 @dataclass_transform(eq_default=False, frozen_default=True, kw_only_default=True)
 def _model(cls: type[_C]) -> type[_C]:
-    """attrs.frozen with the methods of `_Model` in place of attrs' own."""
+    """attrs.frozen with the methods of `Model` in place of attrs' own."""
     return attrs.frozen(cls, kw_only=True, eq=False, repr=False, getstate_setstate=False)
 
 
-class _Model:
+def fields_of(cls: type[object]) -> "dict[str, attrs.Attribute[Any]]":
+    """The fields of a model by name; `_model` hides from type checkers that attrs made it."""
+    return attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
+
+
+class Model:
     """Equality, hash and repr over the fields that are set, which in a reply may not be all.
 
     What attrs writes for these reads every slot, and an unset slot raises.
@@ -82,7 +88,7 @@ class _Model:
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        cls._fields = tuple(field.name for field in attrs.fields(cls))
+        cls._fields = tuple(fields_of(cls))
 
     def _items(self) -> Iterator[tuple[str, object]]:
         """The names and values of the fields that are set."""
@@ -93,33 +99,29 @@ class _Model:
                 continue
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Model) or type(other) is not type(self):
+        if not isinstance(other, Model) or type(other) is not type(self):
             return NotImplemented
         return list(self._items()) == list(other._items())
 
     def __hash__(self) -> int:
         # Mappings count for equality and not for the hash, as they have none.
-        return hash(
-            (
-                type(self),
-                *(
-                    (name, value)
-                    for name, value in self._items()
-                    if isinstance(value, Hashable) and not isinstance(value, Mapping)
-                ),
-            )
-        )
+        hashable = [(n, v) for n, v in self._items() if _is_hashable(v)]
+        return hash((type(self), *hashable))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self._items())
         return f"{type(self).__name__}({shown})"
 
 
+def _is_hashable(value: Any) -> bool:
+    return isinstance(value, Hashable) and not isinstance(value, Mapping)
+
+
 # Parameters ---------------------------------------------------------------------------------------
 
 
 @_model
-class WorkflowTracingParam(_Model):
+class WorkflowTracingParam(Model):
     """Tracing of a workflow's runs. API documentation: Create ChatKit session, `tracing`.
 
     Attributes:
@@ -130,7 +132,7 @@ class WorkflowTracingParam(_Model):
 
 
 @_model
-class ChatSessionWorkflowParam(_Model):
+class ChatSessionWorkflowParam(Model):
     """Which workflow a session runs. API documentation: Create ChatKit session, `workflow`.
 
     Attributes:
@@ -148,7 +150,7 @@ class ChatSessionWorkflowParam(_Model):
 
 
 @_model
-class AutomaticThreadTitlingParam(_Model):
+class AutomaticThreadTitlingParam(Model):
     """Titles for threads. API documentation: Create ChatKit session, `automatic_thread_titling`.
 
     Attributes:
@@ -159,7 +161,7 @@ class AutomaticThreadTitlingParam(_Model):
 
 
 @_model
-class FileUploadParam(_Model):
+class FileUploadParam(Model):
     """Uploads by the end user. API documentation: Create ChatKit session, `file_upload`.
 
     Attributes:
@@ -174,7 +176,7 @@ class FileUploadParam(_Model):
 
 
 @_model
-class HistoryParam(_Model):
+class HistoryParam(Model):
     """Earlier threads shown to the end user. API documentation: Create ChatKit session, `history`.
 
     Attributes:
@@ -187,7 +189,7 @@ class HistoryParam(_Model):
 
 
 @_model
-class ChatSessionChatKitConfigurationParam(_Model):
+class ChatSessionChatKitConfigurationParam(Model):
     """What the chat offers. API documentation: Create ChatKit session, `chatkit_configuration`.
 
     Attributes:
@@ -202,7 +204,7 @@ class ChatSessionChatKitConfigurationParam(_Model):
 
 
 @_model
-class ChatSessionExpiresAfterParam(_Model):
+class ChatSessionExpiresAfterParam(Model):
     """When a session ends by itself. API documentation: Create ChatKit session, `expires_after`.
 
     Attributes:
@@ -215,7 +217,7 @@ class ChatSessionExpiresAfterParam(_Model):
 
 
 @_model
-class ChatSessionRateLimitsParam(_Model):
+class ChatSessionRateLimitsParam(Model):
     """What the end user may send. API documentation: Create ChatKit session, `rate_limits`.
 
     Attributes:
@@ -239,7 +241,7 @@ RateLimitsLike: TypeAlias = ChatSessionRateLimitsParam | Mapping[str, object] | 
 
 
 @_model
-class SessionCreateParams(_Model):
+class SessionCreateParams(Model):
     """All that makes a session. API documentation: Create ChatKit session.
 
     Attributes:
@@ -263,7 +265,7 @@ class SessionCreateParams(_Model):
 # Replies ------------------------------------------------------------------------------------------
 
 
-class _Reply(_Model):
+class ReplyObject(Model):
     """A part of a reply, tolerant of what the API sends.
 
     A field that fits is held in its slot. A field that the reply lacks leaves its slot unset, so
@@ -278,8 +280,9 @@ class _Reply(_Model):
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
         super().__attrs_init_subclass__()
-        fields = attrs.fields(cls)
-        cls._nullable = frozenset(f.name for f in fields if NoneType in get_args(f.type))
+        cls._nullable = frozenset(
+            name for name, field in fields_of(cls).items() if NoneType in get_args(field.type)
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:
@@ -316,16 +319,16 @@ class _Reply(_Model):
 
     def _problems(self, path: str) -> Iterator[Problem]:
         held = dict(self._items())
-        for field in attrs.fields(type(self)):
-            where = f"{path}.{field.name}"
-            if field.name in held:
-                value = held[field.name]
-                if isinstance(value, _Reply):
-                    yield from value._problems(where)
-                elif field.name == "status" and not isinstance(value, ChatSessionStatus):
+        for name in self._fields:
+            where = f"{path}.{name}"
+            if name in held:
+                value = held[name]
+                if isinstance(value, ReplyObject):
+                    yield from value._problems(where)  # noqa: SLF001 - its own kind
+                elif name == "status" and not isinstance(value, ChatSessionStatus):
                     yield where, f"is {value!r}, which the schema does not know"
-            elif field.name in self._kept():
-                wrong = _json_type(self._kept()[field.name])
+            elif name in self._kept():
+                wrong = _json_type(self._kept()[name])
                 yield where, f"has the wrong type: {wrong}"
             else:
                 yield where, "is missing"
@@ -385,7 +388,7 @@ class _Reply(_Model):
 
 def _plain(value: object) -> object:
     """A field's value as decoded JSON has it."""
-    if isinstance(value, _Reply):
+    if isinstance(value, ReplyObject):
         return value.to_dict()
     if isinstance(value, ChatSessionStatus):
         return value.value
@@ -396,7 +399,7 @@ def _plain(value: object) -> object:
 
 def _json_type(value: object) -> str:
     """What JSON calls the type of a decoded value."""
-    names = {
+    names: dict[type, str] = {
         NoneType: "null",
         bool: "a boolean",
         int: "an integer",
@@ -416,7 +419,7 @@ class ChatSessionStatus(StrEnum):
 
 
 @_model
-class ChatKitWorkflowTracing(_Reply):
+class ChatKitWorkflowTracing(ReplyObject):
     """Tracing of a workflow's runs. API documentation: ChatKit session object, `tracing`.
 
     Attributes:
@@ -427,7 +430,7 @@ class ChatKitWorkflowTracing(_Reply):
 
 
 @_model
-class ChatKitWorkflow(_Reply):
+class ChatKitWorkflow(ReplyObject):
     """The workflow a session runs. API documentation: ChatKit session object, `workflow`.
 
     Attributes:
@@ -444,7 +447,7 @@ class ChatKitWorkflow(_Reply):
 
 
 @_model
-class ChatSessionAutomaticThreadTitling(_Reply):
+class ChatSessionAutomaticThreadTitling(ReplyObject):
     """Titles for threads. API documentation: ChatKit session object, `automatic_thread_titling`.
 
     Attributes:
@@ -455,7 +458,7 @@ class ChatSessionAutomaticThreadTitling(_Reply):
 
 
 @_model
-class ChatSessionFileUpload(_Reply):
+class ChatSessionFileUpload(ReplyObject):
     """Uploads by the end user. API documentation: ChatKit session object, `file_upload`.
 
     Attributes:
@@ -470,7 +473,7 @@ class ChatSessionFileUpload(_Reply):
 
 
 @_model
-class ChatSessionHistory(_Reply):
+class ChatSessionHistory(ReplyObject):
     """Earlier threads shown to the end user. API documentation: ChatKit session object, `history`.
 
     Attributes:
@@ -483,7 +486,7 @@ class ChatSessionHistory(_Reply):
 
 
 @_model
-class ChatSessionChatKitConfiguration(_Reply):
+class ChatSessionChatKitConfiguration(ReplyObject):
     """What the chat offers. API documentation: ChatKit session object, `chatkit_configuration`.
 
     Attributes:
@@ -498,7 +501,7 @@ class ChatSessionChatKitConfiguration(_Reply):
 
 
 @_model
-class ChatSessionRateLimits(_Reply):
+class ChatSessionRateLimits(ReplyObject):
     """What the end user may send. API documentation: ChatKit session object, `rate_limits`.
 
     Attributes:
@@ -509,7 +512,7 @@ class ChatSessionRateLimits(_Reply):
 
 
 @_model
-class ChatSession(_Reply):
+class ChatSession(ReplyObject):
     """A session and its resolved configuration. API documentation: ChatKit session object.
 
     A field that the API's reply lacks, or has with a wrong type, raises `MissingFieldError` or

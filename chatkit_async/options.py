@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import TypeAlias, TypedDict, cast
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 import attrs
 
@@ -169,7 +169,7 @@ class _Checks(list[Problem]):
             hint = "; None means no limit" if optional else ""
             self.append((name, f"should be more than 0 seconds and finite, is {value}{hint}"))
 
-    def count(self, name: str, value: object, *, least: int) -> None:
+    def whole(self, name: str, value: object, *, least: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             self.append((name, f"should be a whole number, is of type {type(value).__name__}"))
         elif value < least:
@@ -237,14 +237,12 @@ def request_problems(options: RequestOptions) -> list[Problem]:
     if "attempt_timeout" in options:
         found.seconds("attempt_timeout", options["attempt_timeout"])
     if "max_retries" in options:
-        found.count("max_retries", options["max_retries"], least=0)
+        found.whole("max_retries", options["max_retries"], least=0)
     if "extra_headers" in options:
         found.headers("extra_headers", options["extra_headers"])
     if "extra_query" in options:
         found.query("extra_query", options["extra_query"])
-    if "extra_body" in options and not isinstance(options["extra_body"], Mapping):
-        wrong = type(options["extra_body"]).__name__
-        found.append(("extra_body", f"should be a mapping, is of type {wrong}"))
+    found.instance("extra_body", options.get("extra_body"), Mapping)
     return found
 
 
@@ -312,7 +310,7 @@ class Settings:
         found.seconds("timeout", timeout)
         found.seconds("attempt_timeout", attempt_timeout)
         found.seconds("connect_timeout", connect_timeout)
-        found.count("max_retries", max_retries, least=0)
+        found.whole("max_retries", max_retries, least=0)
         found.headers("default_headers", headers)
         found.instance("ssl", ssl, tls.SSLContext)
         found.instance("retry_policy", given.get("retry_policy"), RetryPolicy)
@@ -430,7 +428,7 @@ def _proxy(value: object, base_url: str, found: _Checks) -> Secret | None:
     name = "proxy"
     if value is None:
         host = urlsplit(base_url).hostname or ""
-        if is_loopback(host) or proxy_bypass_environment(host):
+        if is_loopback(host) or proxy_bypass(host):
             return None
         scheme = urlsplit(base_url).scheme
         proxies = getproxies_environment()

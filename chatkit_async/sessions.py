@@ -34,7 +34,6 @@ class APIResponse(Generic[T]):
     Attributes:
         status_code: The HTTP status.
         headers: The reply's headers; names are case-insensitive.
-        request_id: The API's id for the request (`x-request-id`).
         content: The body, in bytes. It holds the client secret.
         attempts: How many attempts the call made.
         elapsed: Seconds from the start of the call to its reply, waits included.
@@ -45,10 +44,11 @@ class APIResponse(Generic[T]):
     content: bytes = attrs.field(repr=False)
     attempts: int
     elapsed: float
-    _result: T = attrs.field(repr=False)
+    _result: T = attrs.field(repr=False, alias="result")
 
     @property
     def request_id(self) -> str | None:
+        """The API's id for the request (`x-request-id`)."""
         return self.headers.get("x-request-id")
 
     def parse(self) -> T:
