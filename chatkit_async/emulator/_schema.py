@@ -82,7 +82,7 @@ def read_create(body: JSON | bytes) -> tuple[CreateParameters, tuple[str, ...]]:
     if not isinstance(body, dict):
         raise ApiError(400, f"The request's body must be a JSON object, not {_KINDS[type(body)]}.")
     top = _Fields(body, "")
-    workflow = top.section("workflow", required=True)
+    workflow = top.required_section("workflow")
     tracing = workflow.section("tracing")
     expiry = top.section("expires_after")
     limits = top.section("rate_limits")
@@ -98,13 +98,13 @@ def read_create(body: JSON | bytes) -> tuple[CreateParameters, tuple[str, ...]]:
         tracing=tracing.flag("enabled", default=True),
         user=top.text("user", min_length=1),
         expires_in=_expires_in(expiry) if "expires_after" in body else 600,
-        max_requests_per_1_minute=limits.count("max_requests_per_1_minute", default=10),
+        max_requests_per_1_minute=limits.optional_count("max_requests_per_1_minute", default=10),
         automatic_thread_titling=titling.flag("enabled", default=True),
         file_upload=upload.flag("enabled", default=False),
-        max_file_size=upload.count("max_file_size", default=512, maximum=512),
-        max_files=upload.count("max_files", default=10),
+        max_file_size=upload.optional_count("max_file_size", default=512, maximum=512),
+        max_files=upload.optional_count("max_files", default=10),
         history=history.flag("enabled", default=True),
-        recent_threads=history.count("recent_threads", default=None),
+        recent_threads=history.optional_count("recent_threads", default=None),
     )
     sections = (top, workflow, tracing, expiry, limits, chatkit, titling, upload, history)
     return parameters, tuple(path for section in sections for path in section.unread())
@@ -114,8 +114,7 @@ def _expires_in(expiry: _Fields) -> int:
     anchor = expiry.text("anchor")
     if anchor != "created_at":
         expiry.refuse("anchor", "expected 'created_at'", "invalid_value")
-    expiry.require("seconds")
-    return expiry.count("seconds", default=0, maximum=600)
+    return expiry.count("seconds", maximum=600)
 
 
 class _Fields:
@@ -129,31 +128,35 @@ class _Fields:
     def unread(self) -> list[str]:
         return [self._path_of(name) for name in self._unread]
 
+    def refuse(self, name: str, reason: str, code: str) -> NoReturn:
+        path = self._path_of(name)
+        raise ApiError(400, f"Invalid '{path}': {reason}.", param=path, code=code)
+
     def require(self, name: str) -> None:
         if name not in self._fields:
             path = self._path_of(name)
             message = f"Missing required parameter: '{path}'."
             raise ApiError(400, message, param=path, code="missing_required_parameter")
 
-    def refuse(self, name: str, reason: str, code: str) -> NoReturn:
-        path = self._path_of(name)
-        raise ApiError(400, f"Invalid '{path}': {reason}.", param=path, code=code)
-
-    def section(self, name: str, *, required: bool = False) -> _Fields:
-        if required:
-            self.require(name)
-        value = self._read(name, {})
+    def section(self, name: str) -> _Fields:
+        if name not in self._fields:
+            return _ABSENT
+        value = self._take(name)
         if not isinstance(value, dict):
             self._refuse_type(name, "an object", value)
         return _Fields(value, self._path_of(name))
 
+    def required_section(self, name: str) -> _Fields:
+        self.require(name)
+        return self.section(name)
+
     def text(self, name: str, *, min_length: int = 0) -> str:
         self.require(name)
-        value = self._read(name, "")
+        value = self._take(name)
         if not isinstance(value, str):
             self._refuse_type(name, "a string", value)
         if len(value) < min_length:
-            reason = f"expected at least {min_length} character"
+            reason = f"expected a length of at least {min_length}"
             self.refuse(name, reason, "string_below_min_length")
         return value
 
@@ -161,42 +164,46 @@ class _Fields:
         return self.text(name) if name in self._fields else None
 
     def flag(self, name: str, *, default: bool) -> bool:
-        value = self._read(name, default)
+        if name not in self._fields:
+            return default
+        value = self._take(name)
         if not isinstance(value, bool):
             self._refuse_type(name, "a boolean", value)
         return value
 
-    def count(
-        self, name: str, *, default: _Default, minimum: int = 1, maximum: int | None = None
-    ) -> int | _Default:
-        if name not in self._fields:
-            return default
-        value = self._read(name, None)
+    def count(self, name: str, *, maximum: int | None = None) -> int:
+        self.require(name)
+        value = self._take(name)
         if isinstance(value, bool) or not isinstance(value, int):
             self._refuse_type(name, "an integer", value)
-        if value < minimum:
-            self.refuse(name, f"expected at least {minimum}", "integer_below_min_value")
+        if value < 1:
+            self.refuse(name, "expected at least 1", "integer_below_min_value")
         if maximum is not None and value > maximum:
             self.refuse(name, f"expected at most {maximum}", "integer_above_max_value")
         return value
 
+    def optional_count(
+        self, name: str, *, default: _Default, maximum: int | None = None
+    ) -> int | _Default:
+        return self.count(name, maximum=maximum) if name in self._fields else default
+
     def state_variables(self, name: str) -> Mapping[str, StateVariable] | None:
         if name not in self._fields:
             return None
-        value = self._read(name, None)
+        value = self._take(name)
         if not isinstance(value, dict):
             self._refuse_type(name, "an object", value)
         if len(value) > MAX_STATE_VARIABLES:
             reason = f"expected at most {MAX_STATE_VARIABLES} state variables"
             self.refuse(name, reason, "object_above_max_properties")
+        if any(len(key) > MAX_STATE_VARIABLE_KEY for key in value):
+            reason = f"expected names of at most {MAX_STATE_VARIABLE_KEY} characters"
+            self.refuse(name, reason, "string_above_max_length")
         variables = _Fields(value, self._path_of(name))
         return {key: variables.state_variable(key) for key in value}
 
     def state_variable(self, key: str) -> StateVariable:
-        if len(key) > MAX_STATE_VARIABLE_KEY:
-            reason = f"expected a name of at most {MAX_STATE_VARIABLE_KEY} characters"
-            self.refuse(key, reason, "string_above_max_length")
-        value = self._fields[key]
+        value = self._take(key)
         if not isinstance(value, str | int | float):  # a bool is an int
             self._refuse_type(key, "a string, an integer, a boolean or a number", value)
         if isinstance(value, str) and len(value) > MAX_STATE_VARIABLE_TEXT:
@@ -206,9 +213,9 @@ class _Fields:
             self.refuse(key, "expected a finite number", "invalid_value")
         return value
 
-    def _read(self, name: str, default: JSON) -> JSON:
-        self._unread.pop(name, None)
-        return self._fields.get(name, default)
+    def _take(self, name: str) -> JSON:
+        del self._unread[name]
+        return self._fields[name]
 
     def _path_of(self, name: str) -> str:
         return f"{self._path}.{name}" if self._path else name
@@ -217,3 +224,6 @@ class _Fields:
         path = self._path_of(name)
         message = f"Invalid type for '{path}': expected {expected}, not {_KINDS[type(value)]}."
         raise ApiError(400, message, param=path, code="invalid_type")
+
+
+_ABSENT = _Fields({}, "")
