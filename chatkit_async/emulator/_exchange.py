@@ -11,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from attrs import evolve
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
@@ -55,8 +54,10 @@ class Exchange:
         self._random = Random(f"requests {seed}")  # noqa: S311 - repeatable on purpose
         self._on_request = on_request
 
-    async def run(self, request: web.BaseRequest, connection: int) -> web.StreamResponse:
-        """Answer a request; what happens is in its record.
+    async def run(
+        self, request: web.BaseRequest, connection: int, transport: asyncio.Transport
+    ) -> web.StreamResponse:
+        """Answer a request that came on a connection; what happens is in its record.
 
         When the client closes the connection, aiohttp cancels this, wherever it stands.
         """
@@ -70,11 +71,11 @@ class Exchange:
             if fault is not None:
                 await _sleep(fault.delay)
                 if fault.drop is not None:
-                    return _drop(request, record, fault.drop)
+                    return _drop(transport, record, fault.drop)
             elapsed = asyncio.get_running_loop().time() - arrived
             headers = self._headers(record, request.headers, elapsed)
             headers.update(reply.headers)
-            return await _send(request, record, evolve(reply, headers=headers), fault)
+            return await _send(request, record, reply, headers, fault)
         except asyncio.CancelledError:
             record.outcome = "client_gone"
             raise
@@ -153,29 +154,31 @@ async def _sleep(delay: float) -> None:
         await asyncio.sleep(delay)
 
 
-def _drop(request: web.BaseRequest, record: Record, how: Drop) -> web.StreamResponse:
+def _drop(transport: asyncio.Transport, record: Record, how: Drop) -> web.StreamResponse:
     record.outcome = "dropped"
-    transport = request.transport
-    if transport is not None:
-        if how == "reset":
-            connection = transport.get_extra_info("socket")
-            # A socket in memory, as on virtual time, knows no reset; closing is as near as it gets.
-            if isinstance(connection.fileno(), int):
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-        transport.abort()
+    if how == "reset":
+        connection = transport.get_extra_info("socket")
+        # A socket in memory, as on virtual time, knows no reset; closing is as near as it gets.
+        if isinstance(connection.fileno(), int):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    transport.abort()
     return web.Response()  # aiohttp wants one, and finds that there is nobody to send it to
 
 
 async def _send(
-    request: web.BaseRequest, record: Record, reply: Reply, fault: Fault | None
+    request: web.BaseRequest,
+    record: Record,
+    reply: Reply,
+    headers: CIMultiDict[str],
+    fault: Fault | None,
 ) -> web.StreamResponse:
     # Before the reply, because a client in another thread may have it before this goes on.
     record.status = reply.status
     record.outcome = "sent"
     try:
         if fault is not None and (fault.cut or fault.drip):
-            return await _send_slowly(request, record, reply, fault)
-        response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+            return await _send_slowly(request, record, reply, headers, fault)
+        response = web.Response(status=reply.status, headers=headers, body=reply.body)
         await response.prepare(request)
         await response.write_eof()
     except ConnectionError:
@@ -185,10 +188,14 @@ async def _send(
 
 
 async def _send_slowly(
-    request: web.BaseRequest, record: Record, reply: Reply, fault: Fault
+    request: web.BaseRequest,
+    record: Record,
+    reply: Reply,
+    headers: CIMultiDict[str],
+    fault: Fault,
 ) -> web.StreamResponse:
     body = reply.body
-    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response = web.StreamResponse(status=reply.status, headers=headers)
     response.content_length = len(body)
     if fault.cut:
         record.outcome = "cut"

@@ -69,8 +69,8 @@ class Server(web.Server):
         self._changes.announce()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        number, _ = self._open[request.protocol]
-        return await self._exchange.run(request, number)
+        number, transport = self._open[request.protocol]
+        return await self._exchange.run(request, number, transport)
 
 
 class ServerThread:
