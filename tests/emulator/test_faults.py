@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from chatkit_async.emulator import Fault
+from chatkit_async.emulator._faults import FaultScript
+
+
+async def test_a_status_is_answered_instead_of_the_session(create, emulator):
+    emulator.fail(status=503)
+
+    status, body = await create()
+
+    assert status == 503
+    assert body["error"] == {
+        "message": "The emulator was told to answer 503.",
+        "type": "server_error",
+        "param": None,
+        "code": None,
+    }
+    assert not emulator.sessions
+
+
+async def test_headers_go_with_the_status(http, emulator, wanted):
+    emulator.fail(status=429, headers={"Retry-After": "1", "content-TYPE": "text/plain"})
+
+    async with http.post("chatkit/sessions", json=wanted) as response:
+        assert response.headers["Retry-After"] == "1"
+        assert response.headers.getall("Content-Type") == ["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (429, None, "rate_limit_exceeded"),
+        (429, "insufficient_quota", "insufficient_quota"),
+        (401, None, "invalid_api_key"),
+        (500, None, None),
+    ],
+)
+async def test_an_error_has_the_code_asked_for_or_the_usual_one(
+    create, emulator, status, code, expected
+):
+    emulator.fail(status=status, code=code)
+
+    assert (await create())[1]["error"]["code"] == expected
+
+
+async def test_a_success_status_leaves_the_reply_and_its_effect(create, emulator):
+    emulator.fail(status=201)
+
+    status, body = await create()
+
+    assert status == 201
+    assert body["id"] in emulator.sessions
+
+
+async def test_a_redirect_has_no_effect(http, emulator, wanted):
+    emulator.fail(status=307, headers={"Location": "/elsewhere"})
+
+    async with http.post("chatkit/sessions", json=wanted, allow_redirects=False) as response:
+        assert response.headers["Location"] == "/elsewhere"
+    assert not emulator.sessions
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        (b"\xff\x00", b"\xff\x00"),
+        ("<p>é</p>", "<p>é</p>".encode()),
+        ({"error": {"code": "x"}}, b'{"error":{"code":"x"}}'),
+        ([], b"[]"),
+        (b"", b""),
+    ],
+)
+async def test_any_body_can_be_answered(http, emulator, wanted, body, sent):
+    emulator.fail(body=body, content_type="text/html")
+
+    async with http.post("chatkit/sessions", json=wanted) as response:
+        assert response.status == 200
+        assert response.content_type == "text/html"
+        assert await response.read() == sent
+    assert not emulator.sessions
+
+
+async def test_after_lets_the_request_take_effect_before_its_reply_is_replaced(create, emulator):
+    emulator.fail(status=500, after=True)
+
+    status, _ = await create()
+
+    assert status == 500
+    [session_id] = emulator.sessions
+    assert emulator.requests[-1].session_id == session_id
+
+
+async def test_off_schema_answers_as_the_documentation_does(create, cancel, emulator):
+    emulator.fail(off_schema=True, times=2)
+
+    _, created = await create()
+    [session_id] = emulator.sessions
+    _, cancelled = await cancel(session_id)
+
+    assert created["client_secret"] == emulator.sessions[session_id].client_secret
+    assert {"scope", "max_requests_per_session"} <= set(created)
+    assert "id" not in created
+    assert {"scope", "ttl_seconds", "cancelled_at"} <= set(cancelled)
+    assert "client_secret" not in cancelled
+
+
+async def test_off_schema_leaves_errors_as_they_are(cancel, emulator):
+    emulator.fail(off_schema=True)
+
+    status, body = await cancel("cksess_unknown")
+
+    assert status == 404
+    assert "error" in body
+
+
+async def test_a_fault_meets_as_many_requests_as_it_says(create, emulator):
+    emulator.fail(status=500, times=2)
+
+    assert [(await create())[0] for _ in range(3)] == [500, 500, 200]
+
+
+async def test_a_fault_without_a_number_meets_every_request(create, emulator):
+    emulator.fail(status=500, times=None)
+
+    assert [(await create())[0] for _ in range(3)] == [500, 500, 500]
+
+
+async def test_faults_are_met_in_the_order_they_were_added(create, emulator):
+    emulator.fail(status=500)
+    emulator.fail(status=502)
+
+    assert [(await create())[0] for _ in range(3)] == [500, 502, 200]
+
+
+async def test_a_fault_for_one_operation_lets_the_other_pass(create, cancel, emulator):
+    emulator.fail(operation="cancel", status=500)
+
+    status, created = await create()
+    assert status == 200
+    assert (await cancel(created["id"]))[0] == 500
+    assert (await cancel(created["id"]))[0] == 200
+
+
+async def test_a_fault_for_any_operation_meets_unknown_paths_too(http, emulator):
+    emulator.fail(status=502)
+
+    async with http.get("models") as response:
+        assert response.status == 502
+
+
+async def test_cleared_faults_meet_nothing(create, emulator):
+    emulator.fail(status=500, times=None)
+    emulator.clear_faults()
+
+    assert (await create())[0] == 200
+
+
+async def test_the_record_says_which_fault_was_met(create, emulator):
+    fault = emulator.fail(status=500)
+    await create()
+    await create()
+
+    assert [record.fault for record in emulator.requests] == [fault, None]
+
+
+@pytest.mark.parametrize("status", [100, 199, 600, "500", 2.5])
+def test_a_status_that_cannot_be_is_refused(emulator, status):
+    with pytest.raises((ValueError, TypeError), match="status"):
+        emulator.fail(status=status)
+
+
+@pytest.mark.parametrize("name", ["delay", "drip"])
+@pytest.mark.parametrize("seconds", [-1, math.nan])
+def test_seconds_that_cannot_be_are_refused(emulator, name, seconds):
+    with pytest.raises(ValueError, match=name):
+        emulator.fail(**{name: seconds})
+
+
+@pytest.mark.parametrize("name", ["operation", "drop"])
+def test_a_misspelt_choice_is_refused(emulator, name):
+    with pytest.raises(ValueError, match=name):
+        emulator.fail(**{"status": 500, name: "craete"})
+
+
+@pytest.mark.parametrize("times", [0, -1])
+def test_a_fault_for_no_request_is_refused(emulator, times):
+    with pytest.raises(ValueError, match="expected 1 or more, or None for ever"):
+        emulator.fail(status=500, times=times)
+
+
+def test_a_fault_that_does_nothing_is_refused(emulator):
+    with pytest.raises(ValueError, match="must do something"):
+        emulator.fail(after=True)
+
+
+@pytest.mark.parametrize(
+    "reply", [{"status": 500}, {"body": b""}, {"headers": {"a": "b"}}, {"cut": True}]
+)
+def test_a_dropped_connection_with_a_reply_is_refused(reply):
+    with pytest.raises(ValueError, match="a dropped connection has no reply"):
+        Fault(drop="reset", **reply)
+
+
+def test_a_script_without_a_fitting_fault_gives_none():
+    script = FaultScript()
+    script.add(Fault(operation="cancel", status=500), times=1)
+
+    assert script.take("create") is None

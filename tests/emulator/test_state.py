@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from chatkit_async.emulator._schema import read_create
+from chatkit_async.emulator._state import SessionStore
+
+
+@pytest.fixture
+def parameters(wanted):
+    return read_create(wanted)[0]
+
+
+@pytest.fixture
+def store(clock):
+    return SessionStore(clock, seed=0)
+
+
+@pytest.fixture
+def make(store, parameters):
+    def make():
+        return store.create(parameters, organization="org_1", project="proj_1")
+
+    return make
+
+
+def test_a_session_knows_who_asked_for_what(make):
+    session = make()
+
+    assert session.user == "user_123"
+    assert session.workflow == "wf_123"
+    assert session.organization == "org_1"
+    assert session.project == "proj_1"
+
+
+def test_a_session_is_active_until_the_second_it_expires(make, clock):
+    session = make()
+
+    clock.set(session.expires_at - 0.001)
+    assert session.status == "active"
+    clock.set(session.expires_at)
+    assert session.status == "expired"
+
+
+def test_times_are_whole_seconds(store, parameters, clock):
+    clock.advance(0.75)
+
+    session = store.create(parameters, organization=None, project=None)
+
+    assert session.created_at == int(clock.now())
+    assert session.expires_at == session.created_at + 600
+
+
+def test_a_cancelled_session_stays_cancelled_after_its_expiry(make, store, clock):
+    session = make()
+    clock.advance(10)
+    store.cancel(session)
+    cancelled_at = clock.now()
+    clock.advance(1000)
+
+    assert session.status == "cancelled"
+    assert session.cancelled_at == cancelled_at
+
+
+def test_cancelling_twice_keeps_the_first_time(make, store, clock):
+    session = make()
+    store.cancel(session)
+    first = session.cancelled_at
+    clock.advance(10)
+    store.cancel(session)
+
+    assert session.cancelled_at == first
+
+
+def test_an_expired_session_is_not_cancelled_any_more(make, store, clock):
+    session = make()
+    clock.advance(600)
+    store.cancel(session)
+
+    assert session.status == "expired"
+    assert session.cancelled_at is None
+
+
+def test_ids_and_secrets_follow_from_the_seed(clock, parameters):
+    def names(seed):
+        store = SessionStore(clock, seed)
+        sessions = [store.create(parameters, organization=None, project=None) for _ in range(3)]
+        return [(session.id, session.client_secret) for session in sessions]
+
+    assert names(1) == names(1)
+    assert not set(names(1)) & set(names(2))
+
+
+def test_ids_and_secrets_look_like_those_of_the_service(make):
+    session = make()
+
+    assert session.id.startswith("cksess_")
+    assert session.client_secret.startswith("ek_")
+
+
+def test_the_secret_is_not_in_a_repr(make, store):
+    session = make()
+
+    assert session.client_secret not in repr(session)
+    assert repr(store) == "<1 sessions>"
+
+
+def test_sessions_are_found_by_id_oldest_first(make, store):
+    first, second = make(), make()
+
+    assert list(store) == [first.id, second.id]
+    assert store[second.id] is second
+    assert "cksess_unknown" not in store
+
+
+def test_sessions_can_be_listed_while_another_thread_adds_some(make, store):
+    make()
+    seen = []
+    for session_id in store:
+        adding = threading.Thread(target=make)
+        adding.start()
+        adding.join()
+        seen.append(session_id)
+
+    assert len(seen) == 1
+    assert len(store) == 2
