@@ -1,0 +1,41 @@
+"""`chatkit-async` and `python -m chatkit_async`."""
+
+import os
+import sys
+from importlib.util import find_spec
+from io import TextIOWrapper
+
+NEEDED = ("click", "rich")
+USAGE = 2
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command line on this process's arguments, and return its exit code."""
+    if any(find_spec(name) is None for name in NEEDED):
+        print(  # noqa: T201 - what would print it is what is missing
+            "The command line needs click and rich: "
+            'run `python -m pip install "chatkit-async[cli]"`.',
+            file=sys.stderr,
+        )
+        return USAGE
+    for stream in (sys.stdout, sys.stderr):
+        # A console that cannot show a character shows its code instead of a traceback.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        from chatkit_async.cli import commands  # noqa: PLC0415 - it may not be installed
+
+        commands()
+    except KeyboardInterrupt:  # before a command had begun
+        code = INTERRUPTED
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    if code == INTERRUPTED:
+        # Now: the interpreter's own exit waits for threads, such as one looking up a host's name.
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What a command's failure becomes: a paragraph on stderr and an exit code, never a traceback."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+
+from chatkit_async.cli._output import note, printable
+from chatkit_async.errors import (
+    AuthenticationError,
+    ChatKitError,
+    ConfigurationError,
+    ParameterError,
+    PermissionDeniedError,
+)
+from chatkit_async.secret import mask_text
+
+FAILED = 1
+USAGE = 2
+AUTHENTICATION = 4
+INTERRUPTED = 130
+
+logger = logging.getLogger("chatkit_async")
+
+
+class Failure(click.ClickException):
+    """Ends a command with a sentence and an exit code."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Say it on stderr."""
+        click.echo(f"Error: {printable(self.message)}", err=True, file=file)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn what a command raises into what click ends a program with."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except KeyboardInterrupt:
+            note("\nInterrupted.")
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        except ChatKitError as error:
+            raise Failure(_said(error), exit_code(error)) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            logger.debug("unexpected", exc_info=True)
+            what = mask_text(f"{type(error).__name__}: {error}", ())
+            raise Failure(
+                f"unexpected {what}. This is a defect of chatkit-async: please report it, with "
+                "what --debug shows."
+            ) from None
+
+
+def exit_code(error: ChatKitError) -> int:
+    """The exit code that tells a script what kind of failure it was."""
+    match error:
+        case AuthenticationError() | PermissionDeniedError():
+            return AUTHENTICATION
+        case ConfigurationError(problems=problems):
+            keys = {"api_key", "OPENAI_API_KEY"}
+            return AUTHENTICATION if keys & {name for name, _ in problems} else USAGE
+        case ParameterError():
+            return USAGE
+        case _:
+            return FAILED
+
+
+def _said(error: ChatKitError) -> str:
+    said = str(error)
+    if isinstance(error, ConfigurationError):
+        said += "\n`chatkit-async doctor` shows where each setting comes from."
+    return said
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    note(f"Warning: {message}")

@@ -1,0 +1,72 @@
+"""Options that several commands have."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from chatkit_async.cli._output import note
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+logger = logging.getLogger("chatkit_async")
+
+
+class _ToStderr(logging.Handler):
+    """Writes the log for people."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self.format(record))
+
+
+def _log(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
+    if not wanted:
+        return
+    handler, level = _ToStderr(), logger.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    context.call_on_close(end)
+
+
+def debug_option(command: F) -> F:
+    """Add `--debug`, which takes effect by itself."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_log,
+        help="Show each attempt of each call on stderr.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """Add `--json`."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON on stdout, one object per line."
+    )(command)
+
+
+def secret_option(command: F) -> F:
+    """Add `--show-secret`."""
+    return click.option(
+        "--show-secret", is_flag=True, help="Show client secrets, which are masked otherwise."
+    )(command)
+
+
+def timeout_option(command: F) -> F:
+    """Add `--timeout`."""
+    return click.option(
+        "--timeout",
+        type=float,
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Limit of each call, every attempt and wait included.",
+    )(command)

@@ -1,0 +1,157 @@
+"""What is shown, where and how: data on stdout, all else on stderr."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO, cast
+
+import click
+
+from chatkit_async.models import ChatSession
+from chatkit_async.secret import MASK, mask_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+PROSE_WIDTH = 80
+"""Columns of running text: at most, and where there is no terminal to ask."""
+
+# What writing to a pipe that was closed fails with; Windows says EINVAL.
+_CLOSED = {errno.EPIPE, errno.EINVAL}
+
+# How a credential says what kind it is.
+_KIND = re.compile(r"(?:sk-(?:(?:proj|svcacct|admin)-)?|ek_|chatkit_token_)?")
+_TELLING_LENGTH = 20  # of one that long the end is shown: enough to tell it, not to use it
+
+
+def write(text: str, *, err: bool = False) -> None:
+    """Write to stdout, or to stderr.
+
+    Raises:
+        click.exceptions.Exit: whoever was reading it has gone.
+    """
+    try:
+        click.echo(text, nl=False, err=err)
+    except OSError as error:
+        if error.errno not in _CLOSED:
+            raise
+        # What is left in its buffer is flushed once more at exit, and is not to fail again.
+        stream = sys.stderr if err else sys.stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise click.exceptions.Exit(1) from None
+
+
+def write_json(value: object) -> None:
+    """Write a JSON value to stdout, on a line of its own."""
+    write(json.dumps(value) + "\n")
+
+
+def note(text: str) -> None:
+    """Write a line for people to stderr."""
+    write(printable(text) + "\n", err=True)
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: it may be a server's."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def masked(credential: str) -> str:
+    """A credential's kind and its end."""
+    kind = cast("re.Match[str]", _KIND.match(credential))[0]
+    return kind + MASK + (credential[-4:] if len(credential) >= _TELLING_LENGTH else "")
+
+
+def session_data(session: ChatSession, *, show_secret: bool) -> dict[str, object]:
+    """A session as the API sent it; its secret, and what looks like one, only if asked for."""
+    data = session.to_dict()
+    return data if show_secret else cast("dict[str, object]", mask_json(data, ()))
+
+
+def session_fields(session: ChatSession, *, show_secret: bool) -> list[tuple[str, str]]:
+    """What people want to know of a session: names and values, without what the reply lacks."""
+    secret = getattr(session, "client_secret", None)
+    if secret is not None and not show_secret:
+        secret = masked(secret)
+    fields = (
+        ("id", getattr(session, "id", None)),
+        ("status", getattr(session, "status", None)),
+        ("user", getattr(session, "user", None)),
+        ("workflow", getattr(getattr(session, "workflow", None), "id", None)),
+        ("expires", _expiry(session)),
+        ("client_secret", secret),
+    )
+    return [(name, str(value)) for name, value in fields if value is not None]
+
+
+def _expiry(session: ChatSession) -> str | None:
+    at = getattr(session, "expires_at_datetime", None)
+    return None if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class Page:
+    """Text for people, with as much colour and width as the stream it goes to has.
+
+    Styles are few, and legible on dark and on light: bold, cyan, green, red, magenta.
+    """
+
+    def __init__(self, *, err: bool = False) -> None:
+        from rich.console import Console  # noqa: PLC0415 - 50 ms that JSON does not need
+
+        stream: TextIO = sys.stderr if err else sys.stdout
+        terminal = stream is not None and stream.isatty()
+        plain = not terminal or bool(os.environ.get("NO_COLOR"))
+        columns = shutil.get_terminal_size().columns if terminal else PROSE_WIDTH
+        self._err = err
+        self._width = min(columns, PROSE_WIDTH)
+        self._console: Console = Console(
+            width=self._width,
+            force_terminal=not plain,
+            color_system=None if plain else "auto",
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+
+    def heading(self, text: str) -> None:
+        """Show a heading, with an empty line before."""
+        self._show(self._text(f"\n{text}", "bold"))
+
+    def prose(self, text: str, *, indent: int = 0) -> None:
+        """Show a paragraph, wrapped between words."""
+        for line in self._text(text, "").wrap(self._console, self._width - indent):
+            line.rstrip()
+            line.pad_left(indent)
+            self._show(line)
+
+    def code(self, lines: str, *, indent: int = 3) -> None:
+        """Show code; long lines are the terminal's to wrap, so that they can be copied."""
+        self._show(self._text(""))
+        for line in lines.splitlines():
+            self._show(self._text(" " * indent + line if line else "", "cyan"))
+        self._show(self._text(""))
+
+    def fields(self, fields: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
+        """Show names and values, one to a line; long values are the terminal's to wrap."""
+        fields = list(fields)
+        width = max((len(name) for name, _ in fields), default=0)
+        for name, value in fields:
+            line = self._text(" " * indent)
+            line.append(f"{name:{width}}  ", style="bold")
+            line.append(printable(value))
+            self._show(line)
+
+    def _text(self, text: str, style: str = "") -> "Text":
+        from rich.text import Text  # noqa: PLC0415 - see above
+
+        return Text(printable(text), style=style)
+
+    def _show(self, text: "Text") -> None:
+        with self._console.capture() as capture:
+            self._console.print(text, soft_wrap=True)
+        write(capture.get(), err=self._err)
