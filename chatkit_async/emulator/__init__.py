@@ -1,5 +1,7 @@
 """The ChatKit sessions API, embedded: for tests, demos and work without network or key.
 
+For example::
+
     async with Emulator() as emulator:
         ...  # point a client at emulator.base_url, with emulator.api_key
 

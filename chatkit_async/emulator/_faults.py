@@ -49,6 +49,12 @@ class Fault:
         if self.drop is not None and changes_reply:
             message = "a dropped connection has no reply: drop goes with delay and after only"
             raise ValueError(message)
+        if self.code is not None and (self._error_status is None or self.body is not None):
+            message = "code is an error's: it goes with a status of 300 or more and no body"
+            raise ValueError(message)
+        if self.off_schema and (self._error_status is not None or self.body is not None):
+            message = "off_schema is how a session is told: it goes with no error and no body"
+            raise ValueError(message)
         if not (changes_reply or self.drop is not None or self.delay):
             message = "a fault must do something: give a status, a delay, drop, cut, ..."
             raise ValueError(message)

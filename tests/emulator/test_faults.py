@@ -206,6 +206,18 @@ def test_a_dropped_connection_with_a_reply_is_refused(reply):
         Fault(drop="reset", **reply)
 
 
+@pytest.mark.parametrize("rest", [{}, {"status": 200}, {"status": 500, "body": b""}])
+def test_a_code_without_an_error_to_carry_it_is_refused(rest):
+    with pytest.raises(ValueError, match="code is an error's"):
+        Fault(code="insufficient_quota", **rest)
+
+
+@pytest.mark.parametrize("rest", [{"status": 500}, {"body": b""}])
+def test_a_session_off_schema_that_is_not_told_is_refused(rest):
+    with pytest.raises(ValueError, match="off_schema is how a session is told"):
+        Fault(off_schema=True, **rest)
+
+
 def test_a_script_without_a_fitting_fault_gives_none():
     script = FaultScript()
     script.add(Fault(operation="cancel", status=500), times=1)
