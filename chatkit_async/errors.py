@@ -83,7 +83,7 @@ class _ProblemsError(ChatKitError, ValueError):
     problems: tuple[Problem, ...]
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__(problems)
+        super().__init__(tuple(problems))
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
@@ -343,7 +343,7 @@ class ResponseValidationError(ChatKitError):
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__(problems)
+        super().__init__(tuple(problems))
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
@@ -359,6 +359,10 @@ class _FieldError(ChatKitError, AttributeError):
         # Python fills in `name` and `obj` of an AttributeError that has neither; `obj` would be
         # the session, with its client secret.
         super().__init__(message, name=name, obj=None)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Before Python 3.12 an AttributeError loses its name on the way.
+        return type(self), self.args, {**self.__dict__, "name": self.name}
 
 
 class MissingFieldError(_FieldError):

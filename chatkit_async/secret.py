@@ -43,7 +43,11 @@ class Secret(str):
 # chatkit_token_...). Eight characters spare prose such as "sk-..." in a message.
 _TOKEN = re.compile(r"\b(?:sk|ek|sess|chatkit_token)[-_][A-Za-z0-9_\-]{8,}")
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s\"'\\,;]+")
-_CLIENT_SECRET = re.compile(r'(\\*"client_secret\\*"\s*:\s*\\*")[^"\\]*')
+# In JSON, also in JSON within JSON, in a Python repr and in a form; to the end if it was cut off.
+_CLIENT_SECRET = re.compile(
+    r"""(?xs) ( client_secret (\\*["']) \s*:\s* \2 ) (?: .*? (?= (?<!\\) \2 ) | .* )"""
+)
+_FORM_SECRET = re.compile(r"\b(client_secret=)[^&\s\"']+")
 
 
 def mask_text(text: str, secrets: Iterable[str]) -> str:
@@ -56,9 +60,10 @@ def mask_text(text: str, secrets: Iterable[str]) -> str:
         forms = _forms(secret)
         for form in forms:
             text = text.replace(form, MASK)
-        if forms and (secret in unquote(text) or secret in _unescaped(text)):
+        if forms and (secret in unquote(text) or _unescaped(secret) in _unescaped(text)):
             return MASK
     text = _CLIENT_SECRET.sub(rf"\g<1>{MASK}", text)
+    text = _FORM_SECRET.sub(rf"\g<1>{MASK}", text)
     text = _BEARER.sub(rf"\g<1>{MASK}", text)
     return _TOKEN.sub(MASK, text)
 
@@ -86,7 +91,7 @@ def mask_json(value: object, secrets: Iterable[str]) -> object:
 
 def _forms(secret: str) -> list[str]:
     """The ways a secret is commonly written, longest first."""
-    if len(secret) < SHORTEST:
+    if len(_unescaped(secret)) < SHORTEST:
         return []
     raw = secret.encode("utf-8", "surrogatepass")
     forms = {secret, quote(raw, safe=""), json.dumps(secret)[1:-1]}
@@ -100,5 +105,6 @@ def _forms(secret: str) -> list[str]:
 
 
 def _unescaped(text: str) -> str:
-    r"""The text with JSON's \uXXXX escapes resolved."""
-    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+    r"""The text without JSON's escapes, at any depth of JSON within JSON, for a comparison."""
+    text = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+    return text.replace("\\", "")

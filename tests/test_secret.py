@@ -1,0 +1,279 @@
+"""Secret is a str that does not show itself; masking takes secrets out of other people's text."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import logging
+import pickle
+from urllib.parse import quote
+
+import attrs
+import orjson
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatkit_async.secret import MASK, Secret, mask_json, mask_text
+
+KEY = 'sk-proj-+/é"\\0123456789abcdef'
+PLAIN = "ek_68f1c2d3e4b5a6978877665544332211"
+SECRET = Secret(PLAIN)
+
+
+# What shows it, and what does not
+
+
+def test_its_repr_is_masked():
+    assert repr(SECRET) == "Secret('**********')"
+
+
+SHOWN = {
+    "list": lambda secret: repr([secret]),
+    "tuple": lambda secret: repr((secret,)),
+    "dict": lambda secret: repr({"client_secret": secret}),
+    "set": lambda secret: repr({secret}),
+    "str of a list": lambda secret: str([secret]),
+    "attrs": lambda secret: repr(attrs.make_class("Holder", ["held"])(secret)),
+    "f-string !r": lambda secret: f"{secret!r}",
+    "f-string !a": lambda secret: f"{secret!a}",
+    "ascii": ascii,
+    "percent r": lambda secret: "%r" % (secret,),  # noqa: UP031 - the old way, too
+    "format !r": "{!r}".format,
+}
+
+
+@pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
+def test_nothing_that_shows_a_repr_shows_it(show):
+    assert PLAIN not in show(SECRET)
+    assert MASK in show(SECRET)
+
+
+def test_a_log_of_its_container_does_not_show_it(caplog):
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("app").info("session: %s, %r", {"secret": SECRET}, SECRET)
+    assert PLAIN not in caplog.text
+
+
+def test_a_subclass_is_masked_under_its_own_name():
+    class Token(Secret):
+        __slots__ = ()
+
+    assert repr(Token(PLAIN)) == "Token('**********')"
+
+
+# Elsewhere it is a str
+
+
+USED = {
+    "str": str,
+    "f-string": lambda secret: f"{secret}",
+    "percent s": lambda secret: "%s" % secret,  # noqa: UP031 - the old way, too
+    "join": "".join,
+    "concatenation": lambda secret: secret + "",
+    "slice": lambda secret: secret[:],
+    "bytes": lambda secret: secret.encode().decode(),
+    "json": lambda secret: json.loads(json.dumps({"a": secret}))["a"],
+    "orjson": lambda secret: orjson.loads(orjson.dumps({"a": secret}))["a"],
+}
+
+
+@pytest.mark.parametrize("use", USED.values(), ids=USED)
+def test_wherever_it_is_used_it_is_the_text(use):
+    assert use(SECRET) == PLAIN
+
+
+@pytest.mark.parametrize("derive", ["str", "slice", "concatenation"])
+def test_what_is_derived_from_it_is_a_plain_str(derive):
+    assert type(USED[derive](SECRET)) is str
+
+
+def test_it_equals_its_text_and_is_found_by_it():
+    assert SECRET == PLAIN
+    assert hash(SECRET) == hash(PLAIN)
+    assert {PLAIN: 1}[SECRET] == 1
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_a_copy_is_as_secret(duplicate):
+    again = duplicate(SECRET)
+    assert type(again) is Secret
+    assert again == SECRET
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_comes_back_as_secret(protocol):
+    again = pickle.loads(pickle.dumps(SECRET, protocol))  # noqa: S301 - our own
+    assert type(again) is Secret
+    assert again == SECRET
+
+
+def test_it_holds_nothing_but_its_text():
+    with pytest.raises(AttributeError):
+        SECRET.note = "mine"
+
+
+class Reply(pydantic.BaseModel):
+    client_secret: str
+
+
+class SecretReply(pydantic.BaseModel):
+    client_secret: Secret
+
+
+@pytest.mark.parametrize("model", [Reply, SecretReply])
+def test_a_pydantic_model_takes_it_and_dumps_it(model):
+    reply = model(client_secret=SECRET)
+    assert reply.model_dump() == {"client_secret": PLAIN}
+    assert json.loads(reply.model_dump_json()) == {"client_secret": PLAIN}
+
+
+def test_a_pydantic_field_of_its_type_keeps_it_masked():
+    reply = SecretReply.model_validate_json(json.dumps({"client_secret": PLAIN}))
+    assert type(reply.client_secret) is Secret
+    assert PLAIN not in repr(reply)
+
+
+def test_a_pydantic_field_of_its_type_refuses_what_is_no_str():
+    with pytest.raises(pydantic.ValidationError):
+        SecretReply(client_secret=5)
+
+
+def test_a_pydantic_field_of_its_type_is_a_string_in_the_json_schema():
+    properties = SecretReply.model_json_schema()["properties"]
+    assert properties["client_secret"]["type"] == "string"
+
+
+def test_a_dict_that_a_web_framework_dumps_has_the_text():
+    # What FastAPI does with a returned dict: any value goes through pydantic's serialiser.
+    dumped = pydantic.TypeAdapter(dict[str, object]).dump_json({"client_secret": SECRET})
+    assert json.loads(dumped) == {"client_secret": PLAIN}
+
+
+# Masking text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        f"key={KEY}, twice: {KEY}",
+        quote(KEY, safe=""),
+        quote(KEY, safe="/"),
+        quote(KEY, safe="").lower(),
+        json.dumps({"key": KEY}),
+        json.dumps({"key": KEY}, ensure_ascii=False),
+        json.dumps(json.dumps({"key": KEY}, ensure_ascii=False)),
+        json.dumps({"key": KEY}).replace("/", "\\/"),
+        "".join(f"\\u{ord(c):04X}" for c in KEY),
+        "".join(f"%{byte:02x}" for byte in KEY.encode()),
+    ],
+)
+def test_a_known_secret_is_masked_however_it_is_written(text):
+    masked = mask_text(f"say: {text} :said", [KEY])
+    assert MASK in masked
+    assert "0123456789" not in masked
+    assert "%30%31%32" not in masked
+
+
+@pytest.mark.parametrize("before", ["", "u", "us", "user:", "user1:", "user12:"])
+@pytest.mark.parametrize("after", ["", ":", ":x", ":xy"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_known_secret_is_masked_in_base64_at_any_alignment(before, after, encode):
+    encoded = encode(f"{before}{KEY}{after}".encode()).decode()
+    masked = mask_text(f"Basic {encoded}", [KEY])
+    assert MASK in masked
+    # What is left of the text around the secret is at most the characters they share.
+    left = masked.removeprefix("Basic ").replace(MASK, "")
+    assert len(left) <= len(base64.b64encode(f"{before}{after}".encode())) + 4
+
+
+@given(st.text(min_size=8), st.text(), st.text())
+def test_no_known_secret_is_left_in_a_text(secret, before, after):
+    masked = mask_text(before + secret + after, [secret])
+    assert secret not in masked.replace(MASK, "") or secret in before + after + MASK
+
+
+def test_every_known_secret_is_masked():
+    assert mask_text("first-secret second-secret", ["first-secret", "second-secret"]) == (
+        f"{MASK} {MASK}"
+    )
+
+
+def test_what_is_too_short_to_be_told_from_prose_is_left():
+    assert mask_text("a short test", ["short"]) == "a short test"
+
+
+def test_an_empty_secret_masks_nothing():
+    assert mask_text("all of it", [""]) == "all of it"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Authorization: Bearer abc.def-123", f"Authorization: Bearer {MASK}"),
+        ("bearer   abc", f"bearer   {MASK}"),
+        ('{"h": "Bearer abc"}', f'{{"h": "Bearer {MASK}"}}'),
+        ("Incorrect API key provided: sk-proj-abcd1234.", f"Incorrect API key provided: {MASK}."),
+        ("ek_68f1c2d3e4b5a697 sess-68f1c2d3e4", f"{MASK} {MASK}"),
+        ("chatkit_token_12345678", MASK),
+        ('{"client_secret": "abc", "id": "x"}', f'{{"client_secret": "{MASK}", "id": "x"}}'),
+        ('{\\"client_secret\\":\\"abc\\"}', f'{{\\"client_secret\\":\\"{MASK}\\"}}'),
+        ("{'client_secret': 'abc'}", f"{{'client_secret': '{MASK}'}}"),
+        ('"client_secret":"ab\\"cd","id":1', f'"client_secret":"{MASK}","id":1'),
+        ('"client_secret":"\\u0065k_abc"', f'"client_secret":"{MASK}"'),
+        ('{\\"client_secret\\":\\"a\\\\\\"b\\"}', f'{{\\"client_secret\\":\\"{MASK}\\"}}'),
+        ('"client_secret":"cut off he', f'"client_secret":"{MASK}'),
+        ("client_secret=abc&user=u", f"client_secret={MASK}&user=u"),
+    ],
+)
+def test_what_looks_like_a_credential_is_masked(text, masked):
+    assert mask_text(text, ()) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "keys start with sk-...",
+        "cksess_68f1c2d3e4 was cancelled",
+        "a risk-assessment of task_management",
+        "the client_secret is missing",
+        '{"client_secret": null}',
+    ],
+)
+def test_what_only_resembles_a_credential_is_left(text):
+    assert mask_text(text, ()) == text
+
+
+# Masking JSON
+
+
+def test_json_is_masked_in_values_and_keys_at_every_depth():
+    value = {"a": [{"b": f"key {KEY}"}], KEY: {"c": KEY}}
+    assert mask_json(value, [KEY]) == {"a": [{"b": f"key {MASK}"}], MASK: {"c": MASK}}
+
+
+@pytest.mark.parametrize("value", ["short", 5, ["x"], {"value": "x"}])
+def test_a_client_secret_is_withheld_whatever_it_is(value):
+    assert mask_json({"session": {"client_secret": value}}, ()) == {
+        "session": {"client_secret": MASK}
+    }
+
+
+def test_an_absent_client_secret_is_no_secret():
+    assert mask_json({"client_secret": None}, ()) == {"client_secret": None}
+
+
+@pytest.mark.parametrize("value", [None, True, 5, 2.5, [], {}, [1, None], {"a": 1}])
+def test_json_without_text_is_left(value):
+    assert mask_json(value, [KEY]) == value
+
+
+def test_json_that_is_nested_too_deeply_says_so():
+    value: list[object] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(RecursionError):
+        mask_json(value, ())
