@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 import aiohttp
 import attrs
+from multidict import CIMultiDict
 from yarl import URL
 
 from chatkit_async._protocol import Reply
@@ -118,8 +119,12 @@ class Transport:
             APIConnectionError: no reply came.
             ClientClosedError: the client, or the session it borrowed, is closed.
         """
-        session = self._session()
+        if link.proxy_headers and url.scheme == "http":
+            # There is no CONNECT to carry them: the proxy reads the request itself.
+            headers = CIMultiDict(headers)
+            headers.update(link.proxy_headers)
         while True:
+            session = self._session()
             try:
                 _reused.set(False)
                 response = await session.request(
@@ -135,13 +140,16 @@ class Transport:
                     proxy_headers=link.proxy_headers,
                     ssl=link.ssl or True,
                 )
-            except (aiohttp.ClientError, OSError) as error:
+            except (aiohttp.ClientError, OSError, UnicodeError) as error:
                 if _reused.get() and _is_stale(error):
                     continue
                 failure = _failure(error, url)
             else:
                 return await _read(response)
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame
 
     def _session(self) -> aiohttp.ClientSession:
         """The session of the running loop."""
@@ -152,13 +160,13 @@ class Transport:
             if self._borrowed.closed:
                 raise ClientClosedError("the http_session that this client borrowed is closed")
             return self._borrowed
-        if (opened := self._opened.get(loop)) is not None and not opened[0].closed:
+        if (opened := self._opened.get(loop)) is not None:
             return opened[0]
         return self._open(loop)
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         # Loops that were closed without finalizing their generators leave their sessions here.
-        for stale in [other for other in self._opened if other.is_closed()]:
+        for stale in [other for other in tuple(self._opened) if other.is_closed()]:
             del self._opened[stale]
         session = aiohttp.ClientSession(
             connector=_Connector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE),
@@ -182,11 +190,8 @@ class Transport:
         for loop, (_, lifetime) in list(self._opened.items()):
             if loop is here:
                 await lifetime.aclose()
-            elif not loop.is_closed():
-                closing = asyncio.run_coroutine_threadsafe(_closed(lifetime), loop)
-                # A loop that does not run now closes its session when it does.
-                if loop.is_running():
-                    await asyncio.wrap_future(closing)
+            else:
+                await _close_over_there(lifetime, loop)
         self._opened.clear()
 
 
@@ -212,8 +217,26 @@ def _expire(timer: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:
         timer.reschedule(loop.time())
 
 
+async def _close_over_there(
+    lifetime: AsyncGenerator[object], loop: asyncio.AbstractEventLoop
+) -> None:
+    """Close a session in its own loop, and wait for that while the loop runs.
+
+    A loop that does not run now closes it when it does; one that ends meanwhile closes it then.
+    """
+    work = _closed(lifetime)
+    try:
+        closing = asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError:  # it is closed: nothing can be done there any more
+        work.close()
+        return
+    while loop.is_running() and not closing.done():  # noqa: ASYNC110 - a loop's end sets no event
+        await asyncio.sleep(0.01)
+
+
 async def _closed(lifetime: AsyncGenerator[object]) -> None:
-    await lifetime.aclose()
+    with suppress(RuntimeError):  # it is being closed already, as its loop ends
+        await lifetime.aclose()
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -284,17 +307,26 @@ def _failure(error: Exception, url: URL) -> APIConnectionError:
     host = f"{url.host}:{url.port}"
     kind, said = _told_apart(error)
     message = said.format(host=host)
-    cause = f"{type(error).__name__}: {error}"[:300]
+    cause = _cause(error)
     if kind == "timeout":
         return APITimeoutError(message, limit="connect_timeout", cause=cause)
     return APIConnectionError(message, kind=kind, cause=cause)
+
+
+def _cause(error: Exception) -> str:
+    """The class, error number and message."""
+    said = str(error)
+    code = error.errno if isinstance(error, OSError) else None
+    if code is not None and not said.startswith("["):
+        said = f"[Errno {code}] {said}"
+    return f"{type(error).__name__}: {said}"[:300]
 
 
 def _told_apart(error: Exception) -> tuple[ConnectionErrorKind, str]:
     match error:
         case TimeoutError():
             return "timeout", "no connection to {host} within connect_timeout"
-        case aiohttp.ClientConnectorDNSError():
+        case aiohttp.ClientConnectorDNSError() | UnicodeError():
             return "dns", "{host} was not found: is base_url right, is there a network?"
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             return "proxy", "the proxy in front of {host} refused: check proxy, or HTTPS_PROXY"

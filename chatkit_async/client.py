@@ -317,13 +317,16 @@ class AsyncChatKit:
         if transport.closed:
             raise ClientClosedError
         failure.cause = None if failure.cause is None else mask_text(failure.cause, (key,))
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure
 
     async def _send(self, call: Call[T], key: Secret) -> Reply:
         headers = self._headers
         if call.headers or callable(self._settings.api_key):
             headers = headers.copy()
-            headers["Authorization"] = Secret(f"Bearer {key}")
+            headers.setdefault("Authorization", Secret(f"Bearer {key}"))
             headers.update(call.headers)
         url = URL(self._base_url + call.path, encoded=True)
         return await self._transport.send(
