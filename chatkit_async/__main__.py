@@ -23,6 +23,7 @@ def main() -> int:
         # A console that cannot show a character shows its code instead of a traceback.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    code = 0
     try:
         from chatkit_async.cli import commands  # noqa: PLC0415 - it may not be installed
 

@@ -1,10 +1,16 @@
-"""The command line: create and cancel sessions, look around, find out what is wrong."""
+"""The command line: create and cancel sessions, look around, find out what is wrong.
+
+Each command is a module. What it raises becomes a paragraph on stderr and an exit code here.
+"""
 
 import click
 
 from chatkit_async import __version__
 from chatkit_async.cli._demo import demo
+from chatkit_async.cli._doctor import doctor
+from chatkit_async.cli._emulator import emulator
 from chatkit_async.cli._failures import reported
+from chatkit_async.cli._sessions import cancel, create
 
 __all__ = ["commands"]
 
@@ -16,9 +22,38 @@ class _Commands(click.Group):
         with reported():
             return super().invoke(ctx)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)  # as they were added: a newcomer's first
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "--version", prog_name="chatkit-async")
+
+EPILOG = """\b
+Settings come from the environment; the key is never an argument:
+  OPENAI_API_KEY     the key
+  OPENAI_ORG_ID      the organization, if the key has several
+  OPENAI_PROJECT_ID  the project, likewise
+  OPENAI_BASE_URL    where the API is, if not at OpenAI
+  HTTPS_PROXY, NO_PROXY, NO_COLOR
+
+\b
+Data goes to stdout, all else to stderr. Exit codes:
+    0  done
+    1  failed
+    2  wrong usage
+    4  no key, or the API refused it
+  130  interrupted
+
+\b
+Completion by TAB, in bash (zsh and fish likewise):
+  eval "$(_CHATKIT_ASYNC_COMPLETE=bash_source chatkit-async)"
+"""
+
+
+@click.group(
+    cls=_Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="chatkit-async")
 def commands() -> None:
     """ChatKit sessions of the OpenAI API from the command line.
 
@@ -26,4 +61,5 @@ def commands() -> None:
     """
 
 
-commands.add_command(demo)
+for command in (demo, create, cancel, emulator, doctor):
+    commands.add_command(command)

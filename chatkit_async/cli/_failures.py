@@ -2,13 +2,12 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import IO, Any
 
 import click
 
-from chatkit_async.cli._output import note, printable
+from chatkit_async.cli._output import note
 from chatkit_async.errors import (
     AuthenticationError,
     ChatKitError,
@@ -26,20 +25,8 @@ INTERRUPTED = 130
 logger = logging.getLogger("chatkit_async")
 
 
-class Failure(click.ClickException):
-    """Ends a command with a sentence and an exit code."""
-
-    def __init__(self, message: str, exit_code: int = FAILED) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Say it on stderr."""
-        click.echo(f"Error: {printable(self.message)}", err=True, file=file)
-
-
 @contextmanager
-def reported() -> Iterator[None]:
+def reported() -> Generator[None]:
     """Turn what a command raises into what click ends a program with."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -49,16 +36,18 @@ def reported() -> Iterator[None]:
             note("\nInterrupted.")
             raise click.exceptions.Exit(INTERRUPTED) from None
         except ChatKitError as error:
-            raise Failure(_said(error), exit_code(error)) from None
+            note(f"Error: {_said(error)}")
+            raise click.exceptions.Exit(exit_code(error)) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             logger.debug("unexpected", exc_info=True)
             what = mask_text(f"{type(error).__name__}: {error}", ())
-            raise Failure(
-                f"unexpected {what}. This is a defect of chatkit-async: please report it, with "
-                "what --debug shows."
-            ) from None
+            note(
+                f"Error: unexpected {what}. This is a defect of chatkit-async: please report it, "
+                "with what --debug shows."
+            )
+            raise click.exceptions.Exit(FAILED) from None
 
 
 def exit_code(error: ChatKitError) -> int:
@@ -82,12 +71,5 @@ def _said(error: ChatKitError) -> str:
     return said
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_where: object, **_how: object) -> None:
     note(f"Warning: {message}")

@@ -15,7 +15,6 @@ from chatkit_async.models import ChatSession
 from chatkit_async.secret import MASK, mask_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
 PROSE_WIDTH = 80
@@ -100,16 +99,19 @@ class Page:
     Styles are few, and legible on dark and on light: bold, cyan, green, red, magenta.
     """
 
+    ITEM_INDENT = 9
+
     def __init__(self, *, err: bool = False) -> None:
         from rich.console import Console  # noqa: PLC0415 - 50 ms that JSON does not need
 
-        stream: TextIO = sys.stderr if err else sys.stdout
+        # A program can be started without them.
+        stream = cast("TextIO | None", sys.stderr if err else sys.stdout)
         terminal = stream is not None and stream.isatty()
         plain = not terminal or bool(os.environ.get("NO_COLOR"))
         columns = shutil.get_terminal_size().columns if terminal else PROSE_WIDTH
         self._err = err
         self._width = min(columns, PROSE_WIDTH)
-        self._console: Console = Console(
+        self._console = Console(
             width=self._width,
             force_terminal=not plain,
             color_system=None if plain else "auto",
@@ -124,10 +126,16 @@ class Page:
 
     def prose(self, text: str, *, indent: int = 0) -> None:
         """Show a paragraph, wrapped between words."""
-        for line in self._text(text, "").wrap(self._console, self._width - indent):
-            line.rstrip()
+        for line in self._wrapped(text, indent):
             line.pad_left(indent)
             self._show(line)
+
+    def item(self, label: str, style: str, text: str) -> None:
+        """Show a coloured label with a paragraph beside it."""
+        start = self._text(f"{label:{self.ITEM_INDENT}}", style)
+        for line in self._wrapped(text, self.ITEM_INDENT):
+            self._show(start.append_text(line))
+            start = self._text(" " * self.ITEM_INDENT)
 
     def code(self, lines: str, *, indent: int = 3) -> None:
         """Show code; long lines are the terminal's to wrap, so that they can be copied."""
@@ -145,6 +153,11 @@ class Page:
             line.append(f"{name:{width}}  ", style="bold")
             line.append(printable(value))
             self._show(line)
+
+    def _wrapped(self, text: str, indent: int) -> "Iterable[Text]":
+        for line in self._text(text).wrap(self._console, self._width - indent):
+            line.rstrip()
+            yield line
 
     def _text(self, text: str, style: str = "") -> "Text":
         from rich.text import Text  # noqa: PLC0415 - see above

@@ -1,0 +1,204 @@
+"""Whether the API can be reached: name, connection, TLS, a harmless request, the clock."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+from typing import cast
+from urllib.parse import urlsplit
+
+import attrs
+
+from chatkit_async.cli._finding import Finding
+from chatkit_async.cli._settings import Target
+from chatkit_async.client import AsyncChatKit
+from chatkit_async.errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ChatKitError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+
+NO_SUCH_SESSION = "cksess_chatkit_async_doctor"
+"""Cancelling it changes nothing, and needs the key, its permissions and the path to be right."""
+
+CLOCK_TOLERANCE = 5.0
+"""Seconds; a reply's Date has whole ones, and travels."""
+
+
+async def connection(target: Target, timeout: float) -> AsyncIterator[Finding]:
+    """Look at each step of the way to the API, up to the first that fails."""
+    if target.base_url is None:
+        yield Finding("connection", "skipped", "not tried, as a setting is wrong")
+        return
+    hop = _Hop.first(target.proxy or target.base_url, is_proxy=target.proxy is not None)
+    steps = [hop.name, hop.connection, hop.tls] if hop.secure else [hop.name, hop.connection]
+    for step in steps:
+        finding = await step(timeout)
+        yield finding
+        if finding.state == "failed":
+            return
+    if not target.has_key:
+        yield Finding("request", "skipped", "not made, as there is no key to send")
+        return
+    finding, date = await _request(timeout)
+    yield finding
+    if date is not None:
+        yield clock(date, time.time())
+
+
+@attrs.frozen(kw_only=True)
+class _Hop:
+    """The first machine on the way: the API's, or a proxy."""
+
+    host: str
+    port: int
+    secure: bool
+    called: str
+    advice: str
+
+    @classmethod
+    def first(cls, url: str, *, is_proxy: bool) -> "_Hop":
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        host = parts.hostname or ""
+        return cls(
+            host=host,
+            port=parts.port or (443 if secure else 80),
+            secure=secure,
+            called=f"the proxy {host}" if is_proxy else host,
+            advice="Is the proxy's address right, and is there a network?"
+            if is_proxy
+            else "Is there a network, and is OPENAI_BASE_URL right? Where the way out is a proxy, "
+            "HTTPS_PROXY names it.",
+        )
+
+    async def name(self, timeout: float) -> Finding:
+        """Look up the host's name."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            said = f"{self.called} was not found: {_reason(error)}"
+            return Finding("name", "failed", said, (self.advice,))
+        addresses = ", ".join(dict.fromkeys(str(address[4][0]) for address in found))
+        return Finding("name", "ok", f"{self.called} is {addresses}")
+
+    async def connection(self, timeout: float) -> Finding:
+        """Open a connection."""
+        started = time.perf_counter()
+        try:
+            await self._open(timeout, None)
+        except OSError as error:
+            said = f"{self.called} does not answer on port {self.port}: {_reason(error)}"
+            return Finding("connection", "failed", said, (self.advice,))
+        milliseconds = (time.perf_counter() - started) * 1000
+        said = f"{self.called} answers on port {self.port}, in {milliseconds:.0f} ms"
+        return Finding("connection", "ok", said)
+
+    async def tls(self, timeout: float) -> Finding:
+        """Open a connection with TLS."""
+        try:
+            secured = await self._open(timeout, ssl.create_default_context())
+        except ssl.SSLCertVerificationError as error:
+            return Finding(
+                "TLS",
+                "failed",
+                f"the certificate of {self.called} is not trusted: {error.verify_message}",
+                (
+                    "Is this machine's clock right?",
+                    "A certificate authority of your own goes into a file: SSL_CERT_FILE names it.",
+                ),
+            )
+        except OSError as error:
+            said = f"{self.called} does not speak TLS on port {self.port}: {_reason(error)}"
+            return Finding("TLS", "failed", said, (self.advice,))
+        version = cast("ssl.SSLObject", secured).version()
+        return Finding("TLS", "ok", f"{version}, with a certificate that this machine trusts")
+
+    async def _open(self, timeout: float, context: ssl.SSLContext | None) -> object:
+        """Open a connection and drop it; returns what TLS came to."""
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(self.host, self.port, ssl=context)
+        secured: object = writer.get_extra_info("ssl_object")
+        writer.transport.abort()
+        return secured
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case ConnectionRefusedError():
+            return "connection refused"
+        case ssl.SSLError(reason=str() as reason):
+            return reason.replace("_", " ").lower()
+        case OSError(strerror=str() as strerror):
+            return strerror
+        case _:
+            return str(error)
+
+
+async def _request(timeout: float) -> tuple[Finding, str | None]:
+    """Make the request; returns what came of it, and the server's Date."""
+    async with AsyncChatKit(timeout=timeout, max_retries=0) as client:
+        try:
+            reply = await client.sessions.with_raw_response.cancel(NO_SUCH_SESSION)
+        except APIStatusError as error:
+            return _judged(error), error.headers.get("Date")
+        except ChatKitError as error:
+            return Finding("request", "failed", str(error)), None
+    return _accepted(reply.status_code, reply.request_id), reply.headers.get("Date")
+
+
+def _judged(error: APIStatusError) -> Finding:
+    match error:
+        case AuthenticationError() | PermissionDeniedError():
+            return Finding("request", "failed", str(error), concerns_key=True)
+        case NotFoundError() | BadRequestError() if _is_the_apis(error):
+            return _accepted(error.status_code, error.request_id)
+        case NotFoundError():
+            return Finding(
+                "request",
+                "failed",
+                "there is a server, but no sessions API at this base URL: it answered 404",
+                ("Is OPENAI_BASE_URL right? OpenAI's ends with /v1.",),
+            )
+        case _:
+            return Finding("request", "failed", str(error))
+
+
+def _is_the_apis(error: APIStatusError) -> bool:
+    """Whether a refusal is of the session, by the API, and not of the path."""
+    return error.type is not None and "invalid url" not in error.message.lower()
+
+
+def _accepted(status: int, request_id: str | None) -> Finding:
+    return Finding(
+        "request",
+        "ok",
+        f"the API took the key, and was asked to cancel a session that does not exist, "
+        f"{NO_SUCH_SESSION}: nothing was changed ({status}, request id {request_id})",
+    )
+
+
+def clock(date: str, now: float) -> Finding:
+    """Compare this machine's clock with the time a server's Date header says."""
+    try:
+        ahead = now - parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return Finding("clock", "skipped", "the server did not tell the time")
+    if abs(ahead) <= CLOCK_TOLERANCE:
+        return Finding("clock", "ok", "this machine's agrees with the server's")
+    direction = "ahead of" if ahead > 0 else "behind"
+    return Finding(
+        "clock",
+        "warning",
+        f"this machine's is {abs(ahead):.0f} seconds {direction} the server's",
+        ("Set it: sessions live for minutes, and expires_in counts by this clock.",),
+    )

@@ -1,0 +1,98 @@
+"""`chatkit-async doctor`."""
+
+import platform
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import attrs
+import click
+
+from chatkit_async import __version__
+from chatkit_async.cli._connection import connection
+from chatkit_async.cli._failures import AUTHENTICATION, FAILED
+from chatkit_async.cli._finding import Finding, State
+from chatkit_async.cli._options import debug_option, json_option
+from chatkit_async.cli._output import Page, write_json
+from chatkit_async.cli._running import run
+from chatkit_async.cli._settings import settings
+from chatkit_async.secret import mask_text
+
+_STYLES: dict[State, str] = {
+    "ok": "green",
+    "warning": "bold magenta",
+    "failed": "bold red",
+    "skipped": "bold",
+}
+
+
+@click.command(short_help="Find out what is wrong with the setup.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True, max=600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Limit of each step.",
+)
+@json_option
+@debug_option
+@click.pass_context
+def doctor(context: click.Context, /, *, timeout: float, as_json: bool) -> None:
+    """Say where each setting comes from, and whether the API can be reached with them.
+
+    It creates no session. The one request it makes asks to cancel a session that does not exist:
+    that takes a working key, and changes nothing. Against an emulator it works the same.
+    """
+    show = _show_json if as_json else _shower(Page())
+    context.exit(run(_examine(show, timeout)))
+
+
+async def _examine(show: Callable[[Finding], None], timeout: float) -> int:
+    """Show each finding as it comes, and return the exit code."""
+    failed: list[Finding] = []
+    async for finding in _findings(timeout):
+        # A key may have got into another setting.
+        show(attrs.evolve(finding, said=mask_text(finding.said, ())))
+        if finding.state == "failed":
+            failed.append(finding)
+    if any(finding.concerns_key for finding in failed):
+        return AUTHENTICATION
+    return FAILED if failed else 0
+
+
+async def _findings(timeout: float) -> AsyncIterator[Finding]:
+    yield _versions()
+    target, found = settings()
+    for finding in found:
+        yield finding
+    async for finding in connection(target, timeout):
+        yield finding
+
+
+def _versions() -> Finding:
+    return Finding(
+        "versions",
+        "ok",
+        f"chatkit-async {__version__}, Python {platform.python_version()}, "
+        f"aiohttp {aiohttp.__version__}, {platform.system()}",
+    )
+
+
+def _show_json(finding: Finding) -> None:
+    write_json(
+        {
+            "check": finding.check,
+            "state": finding.state,
+            "said": finding.said,
+            "advice": list(finding.advice),
+        }
+    )
+
+
+def _shower(page: Page) -> Callable[[Finding], None]:
+    def show(finding: Finding) -> None:
+        page.item(finding.state, _STYLES[finding.state], f"{finding.check}: {finding.said}")
+        for advice in finding.advice:
+            page.prose(advice, indent=page.ITEM_INDENT)
+
+    return show

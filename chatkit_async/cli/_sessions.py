@@ -1,0 +1,205 @@
+"""`chatkit-async create` and `chatkit-async cancel`."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import click
+
+from chatkit_async.cli._failures import exit_code
+from chatkit_async.cli._options import debug_option, json_option, secret_option, timeout_option
+from chatkit_async.cli._output import (
+    Page,
+    note,
+    printable,
+    session_data,
+    session_fields,
+    write,
+    write_json,
+)
+from chatkit_async.cli._running import run
+from chatkit_async.client import AsyncChatKit
+from chatkit_async.errors import ChatKitError
+from chatkit_async.models import (
+    AutomaticThreadTitlingParam,
+    ChatSession,
+    ChatSessionChatKitConfigurationParam,
+    ChatSessionWorkflowParam,
+    FileUploadParam,
+    HistoryParam,
+    SessionCreateParams,
+    StateVariable,
+    WorkflowTracingParam,
+)
+from chatkit_async.sessions import AsyncSessions
+
+
+def _state_variables(
+    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+) -> dict[str, StateVariable] | None:
+    variables: dict[str, StateVariable] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        is_json = name.endswith(":")
+        name = name.removesuffix(":")
+        if not name or not equals:
+            raise click.BadParameter(f"{text!r} should be NAME=TEXT, or NAME:=NUMBER.")
+        if name in variables:
+            raise click.BadParameter(f"{name!r} is given twice.")
+        variables[name] = _from_json(text, value) if is_json else value
+    return variables or None
+
+
+def _from_json(text: str, value: str) -> StateVariable:
+    try:
+        decoded: object = json.loads(value)
+    except (ValueError, RecursionError):
+        decoded = None
+    if not isinstance(decoded, bool | int | float):
+        raise click.BadParameter(f"{text!r}: after := there should be a number, true or false.")
+    return decoded
+
+
+@click.command(short_help="Create a session, for one user of yours.")
+@click.option("--user", required=True, help="Your own id of the end user.")
+@click.option("--workflow", required=True, metavar="ID", help="The workflow to run, wf_...")
+@click.option("--workflow-version", metavar="VERSION", help="Default: the latest deployed one.")
+@click.option(
+    "--state-variable",
+    "state_variables",
+    multiple=True,
+    metavar="NAME=TEXT",
+    callback=_state_variables,
+    help="A variable for the workflow; NAME:=3, NAME:=true for what is not text. Repeatable.",
+)
+@click.option("--tracing/--no-tracing", default=None, help="Whether runs are traced.")
+@click.option(
+    "--expires-after", type=int, metavar="SECONDS", help="1 to 600. The API's default: 600."
+)
+@click.option(
+    "--rate-limit", type=int, metavar="N", help="Requests per minute. The API's default: 10."
+)
+@click.option(
+    "--thread-titles/--no-thread-titles", default=None, help="Whether threads are given titles."
+)
+@click.option("--file-upload/--no-file-upload", default=None, help="Whether users can upload.")
+@click.option("--max-file-size", type=int, metavar="MB", help="Megabytes a file may have, to 512.")
+@click.option("--max-files", type=int, metavar="N", help="How many files a session may have.")
+@click.option("--history/--no-history", default=None, help="Whether earlier threads are shown.")
+@click.option("--recent-threads", type=int, metavar="N", help="How many of them are shown.")
+@timeout_option
+@json_option
+@secret_option
+@debug_option
+def create(
+    *,
+    user: str,
+    workflow: str,
+    workflow_version: str | None,
+    state_variables: dict[str, StateVariable] | None,
+    tracing: bool | None,
+    expires_after: int | None,
+    rate_limit: int | None,
+    thread_titles: bool | None,
+    file_upload: bool | None,
+    max_file_size: int | None,
+    max_files: int | None,
+    history: bool | None,
+    recent_threads: int | None,
+    timeout: float,
+    as_json: bool,
+    show_secret: bool,
+) -> None:
+    r"""Create a session with the key in OPENAI_API_KEY, and print it.
+
+    Its client secret is masked unless --show-secret is given. For a script:
+
+    \b
+      chatkit-async create --user u_1 --workflow wf_1 --json --show-secret
+    """
+    upload = FileUploadParam(enabled=file_upload, max_file_size=max_file_size, max_files=max_files)
+    params = SessionCreateParams(
+        user=user,
+        workflow=ChatSessionWorkflowParam(
+            id=workflow,
+            version=workflow_version,
+            state_variables=state_variables,
+            tracing=None if tracing is None else WorkflowTracingParam(enabled=tracing),
+        ),
+        chatkit_configuration=_configuration(
+            None if thread_titles is None else AutomaticThreadTitlingParam(enabled=thread_titles),
+            None if upload == FileUploadParam() else upload,
+            None
+            if history is None and recent_threads is None
+            else HistoryParam(enabled=history, recent_threads=recent_threads),
+        ),
+        expires_after=expires_after,
+        rate_limits=rate_limit,
+    )
+    session = run(_create(params, timeout))
+    if as_json:
+        write_json(session_data(session, show_secret=show_secret))
+    else:
+        Page().fields(session_fields(session, show_secret=show_secret))
+    if not show_secret and hasattr(session, "client_secret"):
+        note("The client secret is masked: --show-secret prints it.")
+
+
+def _configuration(
+    titling: AutomaticThreadTitlingParam | None,
+    upload: FileUploadParam | None,
+    history: HistoryParam | None,
+) -> ChatSessionChatKitConfigurationParam | None:
+    """The configuration, of which what is not given is left to the API."""
+    wanted = ChatSessionChatKitConfigurationParam(
+        automatic_thread_titling=titling, file_upload=upload, history=history
+    )
+    return None if wanted == ChatSessionChatKitConfigurationParam() else wanted
+
+
+async def _create(params: SessionCreateParams, timeout: float) -> ChatSession:
+    async with AsyncChatKit(timeout=timeout) as client:
+        return await client.sessions.create(
+            user=params.user,
+            workflow=params.workflow,
+            chatkit_configuration=params.chatkit_configuration,
+            expires_after=params.expires_after,
+            rate_limits=params.rate_limits,
+        )
+
+
+@click.command(short_help="Cancel sessions by their ids.")
+@click.argument("session_ids", nargs=-1, required=True, metavar="SESSION_ID...")
+@timeout_option
+@json_option
+@debug_option
+@click.pass_context
+def cancel(
+    context: click.Context, /, *, session_ids: tuple[str, ...], timeout: float, as_json: bool
+) -> None:
+    """Cancel sessions: their client secrets open no new requests.
+
+    Every id is tried, whatever becomes of the others.
+    """
+    codes: list[int] = []
+    for session_id, result in zip(session_ids, run(_cancel(session_ids, timeout)), strict=True):
+        if isinstance(result, ChatKitError):
+            note(f"Error: {session_id}: {result}")
+            codes.append(exit_code(result))
+        elif as_json:
+            write_json(session_data(result, show_secret=False))
+        else:
+            write(printable(f"{session_id}  {getattr(result, 'status', 'without a status')}\n"))
+    context.exit(max(codes, default=0))
+
+
+async def _cancel(session_ids: Sequence[str], timeout: float) -> list[ChatSession | ChatKitError]:
+    async with AsyncChatKit(timeout=timeout) as client:
+        return await asyncio.gather(*(_tried(client.sessions, one) for one in session_ids))
+
+
+async def _tried(sessions: AsyncSessions, session_id: str) -> ChatSession | ChatKitError:
+    try:
+        return await sessions.cancel(session_id)
+    except ChatKitError as error:
+        return error
