@@ -1,0 +1,190 @@
+"""The load server: answers every POST as the API answers a create, from bytes made beforehand.
+
+Run as a script in a process of its own, it prints a line of JSON with its port, and ends with its
+standard input. It must not be what a benchmark waits for, so it does as little as possible, and
+says what that takes: see `stats`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LONGEST_LIFE = 3600.0
+"""Seconds after which the server ends, whatever became of who started it."""
+
+CLIENT_SECRET = "ek_68fb0a1d2b3c8190a4d5e6f708192a3b_00112233445566778899aabbccddeeff"
+
+SESSION = {
+    "id": "cksess_68fb0a1d2b3c8190a4d5e6f708192a3b",
+    "object": "chatkit.session",
+    "expires_at": 1893456000,
+    "client_secret": CLIENT_SECRET,
+    "workflow": {
+        "id": "wf_68df4b13b3588190a09d19288d4610ec0df388c3983f58d1",
+        "version": None,
+        "state_variables": None,
+        "tracing": {"enabled": True},
+    },
+    "user": "user_123",
+    "rate_limits": {"max_requests_per_1_minute": 10},
+    "max_requests_per_1_minute": 10,
+    "status": "active",
+    "chatkit_configuration": {
+        "automatic_thread_titling": {"enabled": True},
+        "file_upload": {"enabled": False, "max_file_size": 512, "max_files": 10},
+        "history": {"enabled": True, "recent_threads": None},
+    },
+}
+
+# What api.openai.com sends from behind its CDN. The cookies are without its `Domain`, which no
+# client would take from a host on loopback.
+HEADERS = [
+    ("Date", "Thu, 01 Jan 2026 00:00:00 GMT"),
+    ("Content-Type", "application/json"),
+    ("Connection", "keep-alive"),
+    ("x-request-id", "req_5f1d8a0e7c9b4d3fa2e6b8c0d4f17e92"),
+    ("openai-organization", "org-benchmark"),
+    ("openai-project", "proj_benchmark"),
+    ("openai-processing-ms", "87"),
+    ("openai-version", "2020-10-01"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+    ("x-content-type-options", "nosniff"),
+    ("cf-cache-status", "DYNAMIC"),
+    ("Server", "cloudflare"),
+    ("CF-RAY", "99a1b2c3d4e5f607-FRA"),
+    ("alt-svc", 'h3=":443"; ma=86400'),
+]
+COOKIES = [
+    ("Set-Cookie", f"__cf_bm={'Nq3m8vJ2xQ7r' * 10}; path=/; expires=Fri, 01-Jan-38 00:30:00 GMT"),
+    ("Set-Cookie", f"_cfuvid={'aB1cD2eF3gH4' * 6}; path=/; HttpOnly"),
+]
+
+
+def _reply(headers: list[tuple[str, str]], content: object) -> bytes:
+    body = json.dumps(content, indent=2).encode()
+    lines = [
+        "HTTP/1.1 200 OK",
+        *(f"{name}: {value}" for name, value in headers),
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+PLAIN = _reply(HEADERS, SESSION)
+WITH_COOKIES = _reply(HEADERS + COOKIES, SESSION)
+
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. Paths below /cookies/ get replies that set some."""
+
+    served = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._received = b""
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received + data
+        while (end := received.find(b"\r\n\r\n")) >= 0:
+            found = _CONTENT_LENGTH.search(received, 0, end)
+            end += 4 + (int(found[1]) if found else 0)
+            if len(received) < end:
+                break
+            if received.startswith(b"GET"):
+                self._transport.write(self._stats())
+            else:
+                _Connection.served += 1
+                cookies = received.startswith(b"POST /cookies/")
+                self._transport.write(WITH_COOKIES if cookies else PLAIN)
+            received = received[end:]
+        self._received = received
+
+    @classmethod
+    def _stats(cls) -> bytes:
+        return _reply([], {"served": cls.served, "cpu": time.process_time()})
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The fastest loop there is."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def serve() -> None:
+    """Serve until standard input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=2048)
+    port = server.sockets[0].getsockname()[1]
+    print(json.dumps({"port": port, "loop": type(loop).__module__}), flush=True)
+    ended = loop.run_in_executor(None, sys.stdin.read)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ended, LONGEST_LIFE)
+    os._exit(0)  # connections are still open, and nobody is left to hear them close
+
+
+class Stats(NamedTuple):
+    """What a server has done so far, and the CPU seconds that took."""
+
+    served: int
+    cpu: float
+
+
+def stats(base_url: str) -> Stats:
+    """Ask a server for its stats."""
+    url = urlsplit(base_url)
+    connection = http.client.HTTPConnection(f"127.0.0.1:{url.port}", timeout=10)
+    try:
+        connection.request("GET", "/")
+        return Stats(**json.load(connection.getresponse()))
+    finally:
+        connection.close()
+
+
+class Server:
+    """The load server, in a process of its own, for the length of a `with` block."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        ready = json.loads(self._process.stdout.readline())
+        self.port: int = ready["port"]
+        self.loop: str = ready["loop"]
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serve())
