@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "chatkit-async"
 author = "chatkit-async contributors"
@@ -32,3 +36,24 @@ nitpick_ignore_regex = [
     # A base class or a type variable is shown where it is used, and has no page of its own.
     ("py:.*", r"chatkit_async(\.\w+)*\.(_\w+|[A-Z])"),
 ]
+
+
+# Napoleon takes what a property's first line has before a colon for its type. Ours are sentences,
+# and their types are annotated: the colons are out of sight while it looks.
+def _hide_colons(
+    _app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    if what in {"attribute", "property"} and lines:
+        lines[0] = lines[0].replace(":", "\0")
+
+
+def _show_colons(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    lines[:] = [line.replace("\0", ":") for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Run the two around napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", _hide_colons, priority=400)
+    app.connect("autodoc-process-docstring", _show_colons, priority=600)
