@@ -91,10 +91,14 @@ def from_dict(cls: type[R], data: object) -> R:
     """
     if not isinstance(data, Mapping):
         raise ParameterError([("data", f"should be a mapping, is {_described(data)}")])
+    members = cast("dict[str, object]", data)
+    if type(data) is not dict:
+        # Not every mapping only reads when it is read: a defaultdict makes up what it lacks.
+        members = dict(cast("Mapping[str, object]", data))
     try:
-        return _converter.structure(cast("Mapping[str, Any]", data), cls)
+        return _converter.structure(members, cls)
     except Exception:  # noqa: BLE001 - whatever keeps it from fitting, the other way takes it
-        return _piecemeal(cls, cast("Mapping[str, object]", data))
+        return _piecemeal(cls, members)
 
 
 def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
@@ -132,13 +136,13 @@ def _status(value: object, _: object) -> models.ChatSessionStatus | str:
 def _state_variables(value: object, _: object) -> dict[str, object] | None:
     if value is None:
         return None
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise TypeError(f"should be an object, is {_described(value)}")
-    variables = cast("dict[object, object]", value)
+    variables = dict(cast("Mapping[object, object]", value))
     for key, variable in variables.items():
         if not isinstance(key, str) or not isinstance(variable, str | bool | int | float):
             raise TypeError("should hold strings, booleans and numbers only")
-    return cast("dict[str, object]", variables.copy())
+    return cast("dict[str, object]", variables)
 
 
 def _type_is(wanted: object) -> Callable[[Any], bool]:

@@ -108,6 +108,13 @@ class Model:
         hashable = [(n, v) for n, v in self._items() if _is_hashable(v)]
         return hash((type(self), *hashable))
 
+    def __getstate__(self) -> dict[str, object]:
+        return dict(self._items())
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self._items())
         return f"{type(self).__name__}({shown})"
@@ -328,8 +335,7 @@ class ReplyObject(Model):
                 elif name == "status" and not isinstance(value, ChatSessionStatus):
                     yield where, f"is {value!r}, which the schema does not know"
             elif name in self._kept():
-                wrong = _json_type(self._kept()[name])
-                yield where, f"has the wrong type: {wrong}"
+                yield where, _misfit(name, self._kept()[name])
             else:
                 yield where, "is missing"
 
@@ -353,14 +359,8 @@ class ReplyObject(Model):
             shown.append(f"extra=<{extra}>")
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    def __getstate__(self) -> dict[str, object]:
-        return dict(self._items())
-
-    def __setstate__(self, state: Mapping[str, object]) -> None:
-        for name, value in state.items():
-            object.__setattr__(self, name, value)
-
-    if not TYPE_CHECKING:  # to a type checker every field is there, and a misspelt one is not
+    # To a type checker every field is there, and a misspelt one is not.
+    if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> object:
             derived = getattr(type(self), name, None)
@@ -371,9 +371,8 @@ class ReplyObject(Model):
                 message = f"{type(self).__name__!r} object has no attribute {name!r}"
                 raise AttributeError(message, name=name, obj=None)
             if name in self._kept():
-                wrong = _json_type(self._kept()[name])
                 message = (
-                    f"the API's reply has {name!r}, but with the wrong type: {wrong}; "
+                    f"{name!r} of the API's reply {_misfit(name, self._kept()[name])}; "
                     "to_dict() has it as it came, validate() lists all there is"
                 )
                 raise InvalidFieldError(message, name=name)
@@ -397,17 +396,22 @@ def _plain(value: object) -> object:
     return value
 
 
-def _json_type(value: object) -> str:
-    """What JSON calls the type of a decoded value."""
+def _misfit(name: str, value: object) -> str:
+    """What is wrong with a field's value, which is not shown: nobody knows what it holds."""
+    if name == "object" and isinstance(value, str):
+        return "is another string than 'chatkit.session'"
+    if name == "state_variables" and isinstance(value, Mapping):
+        return "holds something else than strings, booleans and numbers"
     names: dict[type, str] = {
         NoneType: "null",
         bool: "a boolean",
         int: "an integer",
         float: "a number",
+        str: "a string",
         list: "an array",
         dict: "an object",
     }
-    return names.get(type(value), "a string")
+    return f"has the wrong type: {names.get(type(value), type(value).__name__)}"
 
 
 class ChatSessionStatus(StrEnum):
@@ -511,6 +515,9 @@ class ChatSessionRateLimits(ReplyObject):
     max_requests_per_1_minute: int
 
 
+_OUT_OF_RANGE = "'expires_at' of the API's reply is no date: it is out of range"
+
+
 @_model
 class ChatSession(ReplyObject):
     """A session and its resolved configuration. API documentation: ChatKit session object.
@@ -544,8 +551,16 @@ class ChatSession(ReplyObject):
 
     @property
     def expires_in(self) -> float:
-        """Seconds until the session ends by this machine's clock; negative when it has ended."""
-        return self.expires_at - time()
+        """Seconds until the session ends by this machine's clock; negative when it has ended.
+
+        Raises:
+            InvalidFieldError: `expires_at` is out of a float's range.
+        """
+        try:
+            return self.expires_at - time()
+        except OverflowError:
+            pass
+        raise InvalidFieldError(_OUT_OF_RANGE, name="expires_in")
 
     @property
     def expires_at_datetime(self) -> datetime:
@@ -558,5 +573,4 @@ class ChatSession(ReplyObject):
             return datetime.fromtimestamp(self.expires_at, UTC)
         except (OverflowError, ValueError, OSError):
             pass
-        message = f"the API's reply has 'expires_at', but out of range: {self.expires_at}"
-        raise InvalidFieldError(message, name="expires_at_datetime")
+        raise InvalidFieldError(_OUT_OF_RANGE, name="expires_at_datetime")
