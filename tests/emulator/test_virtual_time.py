@@ -91,3 +91,18 @@ def test_a_client_that_gives_up_is_noted(run, wanted):
         return emulator.requests[-1].outcome, asyncio.get_running_loop().time()
 
     assert run(scenario) == ("client_gone", pytest.approx(5))
+
+
+def test_stopping_takes_no_time_whatever_is_pending(run, wanted):
+    async def scenario(emulator, http):
+        emulator.fail(delay=3600)
+        creating = asyncio.ensure_future(http.post("chatkit/sessions", json=wanted))
+        await emulator.until(lambda: emulator.requests.total == 1)
+        start = asyncio.get_running_loop().time()
+        await emulator.__aexit__(None, None, None)
+        elapsed = asyncio.get_running_loop().time() - start
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await creating
+        return elapsed
+
+    assert run(scenario) == 0
