@@ -51,6 +51,7 @@ from chatkit_async.models import (
 from chatkit_async.options import Attempt, ClientOptions, RequestOptions, RetryPolicy
 from chatkit_async.secret import Secret
 from chatkit_async.sessions import APIResponse, AsyncSessions
+from chatkit_async.sync import ChatKit, Sessions
 
 __all__ = [
     "APIConnectionError",
@@ -65,6 +66,7 @@ __all__ = [
     "AuthenticationError",
     "AutomaticThreadTitlingParam",
     "BadRequestError",
+    "ChatKit",
     "ChatKitError",
     "ChatKitWorkflow",
     "ChatKitWorkflowTracing",
@@ -97,6 +99,7 @@ __all__ = [
     "RetryPolicy",
     "Secret",
     "SessionCreateParams",
+    "Sessions",
     "UnprocessableEntityError",
     "WorkflowTracingParam",
     "__version__",

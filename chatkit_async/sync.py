@@ -1,0 +1,585 @@
+"""ChatKit: the blocking client. It runs the coroutines of AsyncChatKit on an anyio portal's loop."""
+
+import asyncio
+import atexit
+import os
+import ssl as tls
+import warnings
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
+from functools import cached_property, wraps
+from threading import Lock, Thread, get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast
+
+from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit
+from chatkit_async.errors import ChatKitError, ClientClosedError
+from chatkit_async.models import (
+    ChatKitConfigurationLike,
+    ChatSession,
+    ExpiresAfterLike,
+    RateLimitsLike,
+    WorkflowLike,
+)
+from chatkit_async.options import (
+    ATTEMPT_TIMEOUT,
+    CONNECT_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_RETRIES,
+    TIMEOUT,
+    ApiKeyProvider,
+    Attempt,
+    ClientOptions,
+    RequestOptions,
+    RetryPolicy,
+    hide,
+)
+from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+__all__ = ["ChatKit", "Sessions", "SessionsWithRawResponse"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CANCEL_PATIENCE = 2.0
+"""Seconds that a caller who gives up waits at most for its call to end on the loop."""
+
+EXIT_PATIENCE = 1.0
+"""Seconds that the end of the process waits at most for a client that was not closed."""
+
+SLICE = 0.1 if os.name == "nt" else None
+"""Seconds of a wait at a time: Windows does not interrupt a lock for Ctrl-C."""
+
+
+class ChatKit:
+    """The blocking client: creates and cancels ChatKit sessions.
+
+    Make one for the life of your program; every thread may use it. Close it, or use `with`. It
+    works in a notebook, under a running event loop, and in a forked process, which opens
+    connections of its own. Ctrl-C ends the call that waits, and leaves the client usable.
+
+    Calls run on one thread of the client's own, and so do `api_key` and `on_attempt`: they should
+    not block, and cannot use this client.
+
+    Args:
+        api_key: The API key, or a callable that returns it or an awaitable of it: called for each
+            attempt, and once more after a 401. Default: `OPENAI_API_KEY`.
+        organization: Sent as `OpenAI-Organization`. Default: `OPENAI_ORG_ID`.
+        project: Sent as `OpenAI-Project`. Default: `OPENAI_PROJECT_ID`.
+        base_url: Where the API is, https. Default: `OPENAI_BASE_URL`, else
+            `https://api.openai.com/v1`.
+        timeout: Seconds for a whole call: every attempt, every wait. None: no limit.
+        attempt_timeout: Seconds for each attempt. None: no limit.
+        connect_timeout: Seconds to open a connection, TLS included. None: no limit.
+        max_retries: Attempts after the first, at least 0.
+        retry_policy: How long to wait between attempts, where the API does not say.
+        max_connections: Connections open at a time, at least 1.
+        default_headers: Headers for every request.
+        proxy: URL of an HTTP proxy. Default: `HTTPS_PROXY` and its like, looked up once;
+            `NO_PROXY` is respected, and this machine is never reached by a proxy.
+        ssl: TLS settings. Default: certificates are checked as aiohttp does.
+        allow_http: Whether plain http is allowed to hosts other than this machine.
+        on_attempt: Called with an `Attempt` after each attempt. What it raises ends the call, and
+            is raised as it is.
+
+    Raises:
+        ConfigurationError: with every problem of the settings. A key is never echoed.
+    """
+
+    sessions: "Sessions"
+
+    def __init__(
+        self,
+        *,
+        api_key: str | ApiKeyProvider | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        base_url: str | None = None,
+        timeout: float | None = TIMEOUT,
+        attempt_timeout: float | None = ATTEMPT_TIMEOUT,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        max_retries: int = MAX_RETRIES,
+        retry_policy: RetryPolicy | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        default_headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        ssl: tls.SSLContext | None = None,
+        allow_http: bool = False,
+        on_attempt: Callable[[Attempt], object] | None = None,
+    ) -> None:
+        api_key = cast("ApiKeyProvider | None", hide(api_key))  # first of all: see there
+        client = AsyncChatKit(
+            api_key=api_key,
+            organization=organization,
+            project=project,
+            base_url=base_url,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            connect_timeout=connect_timeout,
+            max_retries=max_retries,
+            retry_policy=retry_policy,
+            max_connections=max_connections,
+            default_headers=default_headers,
+            proxy=proxy,
+            ssl=ssl,
+            allow_http=allow_http,
+            on_attempt=on_attempt,
+        )
+        self._set_up(client, _Crossing(client), owns_crossing=True)
+
+    def _set_up(self, client: AsyncChatKit, crossing: "_Crossing", *, owns_crossing: bool) -> None:
+        self._client = client
+        self._crossing = crossing
+        self._owns_crossing = owns_crossing
+        self.sessions = Sessions(client.sessions, crossing)
+
+    @property
+    def beta(self) -> Beta["Sessions"]:
+        """The path of the OpenAI SDKs: `client.beta.chatkit.sessions` is `client.sessions`."""
+        return Beta(BetaChatKit(self.sessions))
+
+    def with_options(self, **options: Unpack[ClientOptions]) -> Self:
+        """Return a client with other settings, on the same connections.
+
+        Closing it closes nothing; it ends with this one.
+
+        Args:
+            **options: What differs: see `ClientOptions`.
+
+        Raises:
+            ConfigurationError: with every problem of the settings.
+        """
+        if "api_key" in options:
+            options["api_key"] = cast("ApiKeyProvider | None", hide(options["api_key"]))
+        other = object.__new__(type(self))
+        other._set_up(self._client.with_options(**options), self._crossing, owns_crossing=False)
+        return other
+
+    def close(self) -> None:
+        """Close every connection. Calls in flight end with `ClientClosedError`."""
+        if self._owns_crossing:
+            self._crossing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._client).removeprefix("Async")
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f"{type(self).__name__} holds connections and cannot be pickled: make one per process"
+        )
+
+
+class Sessions:
+    """Creates and cancels ChatKit sessions: `client.sessions`.
+
+    API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
+    """
+
+    def __init__(self, sessions: AsyncSessions, crossing: "_Crossing") -> None:
+        self._sessions = sessions
+        self._crossing = crossing
+
+    def create(
+        self,
+        *,
+        user: str,
+        workflow: WorkflowLike,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> ChatSession:
+        """Create a session. Its `client_secret` is what the browser needs.
+
+        A create whose reply was lost may have made a session that nobody holds, and is tried
+        again: the API has no way to tell. Such a session lapses within its `expires_after`.
+
+        Args:
+            user: Your own id of the end user, not blank. Sessions of one user share their threads.
+            workflow: The workflow to run: its id, a mapping, or `ChatSessionWorkflowParam`.
+            chatkit_configuration: What the chat offers: a mapping, or
+                `ChatSessionChatKitConfigurationParam`.
+            expires_after: When the session ends: whole seconds, 1 to 600, a timedelta, a mapping,
+                or `ChatSessionExpiresAfterParam`. The API's default: 600.
+            rate_limits: What the end user may send: requests per minute, at least 1, a mapping,
+                or `ChatSessionRateLimitsParam`. The API's default: 10.
+            **options: What differs for this call from the client: see `RequestOptions`.
+
+        Raises:
+            ParameterError: the arguments cannot be right; nothing was sent.
+            APIStatusError: the API refused: see its subclasses.
+            APIConnectionError: no reply came; `APITimeoutError`: not in time.
+            APIResponseError: the reply was of no use.
+            ClientClosedError: the client was closed.
+
+        API documentation: Create ChatKit session, `POST /chatkit/sessions`.
+        """
+        return self._crossing.run(
+            self._sessions.create(
+                user=user,
+                workflow=workflow,
+                chatkit_configuration=chatkit_configuration,
+                expires_after=expires_after,
+                rate_limits=rate_limits,
+                **options,
+            )
+        )
+
+    def cancel(self, session_id: str, **options: Unpack[RequestOptions]) -> ChatSession:
+        """Cancel a session: its client secret opens no new requests.
+
+        Args:
+            session_id: The session's id, `cksess_...`.
+            **options: What differs for this call from the client: see `RequestOptions`.
+
+        Returns:
+            The session as it is now.
+
+        Raises:
+            ParameterError: the id cannot be right; nothing was sent.
+            NotFoundError: there is no such session for this key's project.
+            APIStatusError: the API refused: see its subclasses.
+            APIConnectionError: no reply came; `APITimeoutError`: not in time.
+            APIResponseError: the reply was of no use.
+            ClientClosedError: the client was closed.
+
+        API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
+        """
+        return self._crossing.run(self._sessions.cancel(session_id, **options))
+
+    def open(
+        self,
+        *,
+        user: str,
+        workflow: WorkflowLike,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> AbstractContextManager[ChatSession]:
+        """Create a session for the length of a `with` block, and cancel it on the way out.
+
+        It is cancelled also when the block raises, or is interrupted; leaving waits for
+        that, at most 10 seconds. What then fails is raised, or, when the block itself raised,
+        noted on that exception.
+
+        Args:
+            user: As in `create`.
+            workflow: As in `create`.
+            chatkit_configuration: As in `create`.
+            expires_after: As in `create`.
+            rate_limits: As in `create`.
+            **options: As in `create`; `extra_headers` go with the cancellation too.
+
+        Raises:
+            MissingFieldError: on leaving: the reply had no id to cancel by.
+            ChatKitError: what `create` and `cancel` raise.
+        """
+        return self._crossing.enter(
+            self._sessions.open(
+                user=user,
+                workflow=workflow,
+                chatkit_configuration=chatkit_configuration,
+                expires_after=expires_after,
+                rate_limits=rate_limits,
+                **options,
+            )
+        )
+
+    @cached_property
+    def with_raw_response(self) -> "SessionsWithRawResponse":
+        """The same methods, returning the reply as it came: see `APIResponse`."""
+        return SessionsWithRawResponse(self._sessions.with_raw_response, self._crossing)
+
+
+class SessionsWithRawResponse:
+    """The methods of `Sessions`, returning an `APIResponse`: `client.sessions.with_raw_response`.
+
+    Attributes:
+        create: As `Sessions.create`.
+        cancel: As `Sessions.cancel`.
+    """
+
+    def __init__(self, sessions: AsyncSessionsWithRawResponse, crossing: "_Crossing") -> None:
+        self.create = _blocking(sessions.create, crossing)
+        self.cancel = _blocking(sessions.cancel, crossing)
+
+
+def _blocking(method: Callable[P, Coroutine[Any, Any, T]], crossing: "_Crossing") -> Callable[P, T]:
+    """Give a method that is a coroutine function its blocking form: its own parameters."""
+
+    @wraps(method)
+    def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
+        return crossing.run(method(*args, **kwargs))
+
+    return blocking
+
+
+# Crossing over ------------------------------------------------------------------------------------
+
+
+_Started: TypeAlias = "Future[tuple[asyncio.AbstractEventLoop, BlockingPortal]]"
+
+
+class _OwnLoopError(ChatKitError, RuntimeError):
+    """A call was made in the very thread that would have to serve it."""
+
+
+class _Crossing:
+    """The way from a caller's thread to the loop, shared by a client and those made from it.
+
+    When the last of them is gone, so is this. It has a portal for each process: in a forked child
+    the parent's has no thread, and its sockets are still the parent's, so it is left alone.
+    """
+
+    def __init__(self, client: AsyncChatKit) -> None:
+        self._client = client
+        self._portals: dict[int, _Portal] = {}
+        self._closed = False
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop; return what it returns, raise what it raises."""
+        return self._portal().run(work)
+
+    @contextmanager
+    def enter(self, context: AbstractAsyncContextManager[T]) -> Generator[T]:
+        """Enter and leave an asynchronous context manager on the loop."""
+        value = self.run(context.__aenter__())
+        try:
+            yield value
+        except BaseException as error:
+            if not self.run(context.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            self.run(context.__aexit__(None, None, None))
+
+    def close(self) -> None:
+        """End the portal of this process, and wait for its thread."""
+        self._portal().close(self._client)
+        self._closed = True  # in processes yet to be forked, too
+
+    def _portal(self) -> "_Portal":
+        # Not under a lock: in a forked child, a thread that is no more could be holding it.
+        pid = os.getpid()
+        return self._portals.get(pid) or self._portals.setdefault(
+            pid, _Portal(self._client, closed=self._closed)
+        )
+
+    def __del__(self) -> None:
+        if (portal := self._portals.get(os.getpid())) is not None:
+            portal.drop(self._client)
+
+
+class _Portal:
+    """An anyio portal on a thread of this process, started on first use.
+
+    Not by `start_blocking_portal`: its context manager joins the thread when it is finalized, and
+    so hangs at exit, in a forked child, and when the garbage collector runs in that very thread.
+    """
+
+    def __init__(self, client: AsyncChatKit, *, closed: bool) -> None:
+        # Weak, for `atexit` and the thread hold the portal: a dropped client has to be finalized.
+        self._client = weakref.ref(client)
+        self._name = repr(client).removeprefix("Async")
+        self._pid = os.getpid()
+        self._lock = Lock()
+        self._started: _Started | None = None
+        self._thread: Thread | None = None
+        self._thread_id: int | None = None
+        self._calls: set[_Call[Any]] = set()
+        self._closed = closed
+        self._closing: AsyncChatKit | None = None
+
+    # For callers
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """See `_Crossing.run`."""
+        call = _Call(work)
+        try:
+            self._send(call)
+            call.wait()
+        except BaseException:  # such as Ctrl-C, or what a signal handler raises
+            call.give_up()
+            raise
+        finally:
+            self._calls.discard(call)
+        if self._closed and isinstance(call.outcome.exception(), asyncio.CancelledError):
+            raise ClientClosedError
+        try:
+            return call.outcome.result()
+        finally:
+            del call  # the traceback of an error holds this frame
+
+    def _send(self, call: "_Call[Any]") -> None:
+        self._refuse_own_thread()
+        loop, _ = (self._started or self._start()).result()
+        if self._closed:
+            raise ClientClosedError
+        call.loop = loop
+        self._calls.add(call)
+        try:
+            # The call runs in a copy of this thread's context: tracing depends on it.
+            loop.call_soon_threadsafe(self._begin, call)
+        except RuntimeError:  # the loop was closed just now
+            call.drop()
+
+    def _refuse_own_thread(self) -> None:
+        if self._thread_id == get_ident():
+            raise _OwnLoopError(
+                "this client was used in the thread that serves it, by a key callable or "
+                "on_attempt: it would wait for itself for ever; use another client there"
+            )
+
+    def _start(self) -> "_Started":
+        with self._lock:
+            if self._closed:
+                raise ClientClosedError
+            if self._started is None:
+                started: _Started = Future()
+                thread = Thread(
+                    target=self._serve, args=[started], name="chatkit-async", daemon=True
+                )
+                try:
+                    thread.start()
+                except BaseException:
+                    started.cancel()  # should it run all the same, it ends by itself
+                    raise
+                self._started, self._thread = started, thread
+                atexit.register(self._at_exit)
+            return self._started
+
+    # On its thread
+
+    def _serve(self, started: "_Started") -> None:
+        import anyio  # noqa: PLC0415 - 30 ms that only programs that block have to pay
+        from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - as above
+
+        async def serve() -> None:
+            async with BlockingPortal() as portal:
+                started.set_result((asyncio.get_running_loop(), portal))
+                await portal.sleep_until_stopped()
+                if self._closing is not None:
+                    await self._closing.close()
+
+        self._thread_id = get_ident()
+        try:
+            anyio.run(serve)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the start gets it
+            self._started = None  # the next call tries anew
+            with suppress(InvalidStateError):
+                started.set_exception(error)
+        for call in list(self._calls):
+            call.drop()
+
+    def _begin(self, call: "_Call[Any]") -> None:
+        if self._closed:
+            call.drop()
+        else:
+            call.begin()
+
+    # Its end
+
+    def close(self, client: AsyncChatKit) -> None:
+        """End the calls and the loop, and wait for the thread."""
+        self._refuse_own_thread()
+        with self._lock:
+            self._stop(client)
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(SLICE)
+
+    def drop(self, client: AsyncChatKit) -> None:
+        """End the loop without waiting: the garbage collector may run in its thread."""
+        if self._started is not None and not self._closed:
+            self._stop(client)
+            warnings.warn(f"unclosed client {self._name}", ResourceWarning, stacklevel=3)
+
+    def _at_exit(self) -> None:
+        if self._pid == os.getpid() and self._thread is not None:
+            self._stop(self._client())
+            self._thread.join(EXIT_PATIENCE)
+            warnings.warn(f"unclosed client {self._name}", ResourceWarning, stacklevel=1)
+
+    def _stop(self, client: AsyncChatKit | None) -> None:
+        self._closed = True
+        self._closing = client  # its connections are closed on the loop
+        atexit.unregister(self._at_exit)
+        if self._started is not None:
+            self._started.add_done_callback(_stop)
+
+
+class _Call(Generic[T]):
+    """A coroutine that a caller in another thread waits for."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.outcome: Future[T] = Future()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._work = work
+        self._task: asyncio.Task[None] | None = None
+
+    # For its caller
+
+    def wait(self) -> None:
+        """Wait for the call to end."""
+        while not self.outcome.done():
+            with suppress(TimeoutError):
+                self.outcome.exception(SLICE)
+
+    def give_up(self) -> None:
+        """Cancel the call, and wait a little for it to end: then its connection is free."""
+        if self.loop is None:
+            self.drop()  # it was never sent
+            return
+        with suppress(RuntimeError, TimeoutError):  # the loop is closed; it takes its time
+            self.loop.call_soon_threadsafe(self._cancel)
+            self.outcome.exception(CANCEL_PATIENCE)
+
+    # On the loop
+
+    def begin(self) -> None:
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self.drop)
+
+    async def _run(self) -> None:
+        try:
+            result = await self._work
+        except BaseException as error:  # noqa: BLE001 - its caller's; SystemExit would end the loop
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)
+        finally:
+            del self  # the traceback of an error holds this frame
+
+    def _cancel(self) -> None:
+        if self._task is None:
+            self.drop()
+        else:
+            self._task.cancel()
+
+    def drop(self, _: object = None) -> None:
+        """End the call if it has not ended: it never began."""
+        self._work.close()
+        if not self.outcome.done():
+            self.outcome.set_exception(asyncio.CancelledError())
+
+
+def _stop(started: "_Started") -> None:
+    if not started.exception():
+        loop, portal = started.result()
+        with suppress(RuntimeError):  # it has stopped already
+            loop.call_soon_threadsafe(lambda: loop.create_task(portal.stop()))
