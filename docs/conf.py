@@ -29,6 +29,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # as attributes they would be what a type named `object` links to
 
 nitpick_ignore_regex = [
     # Other projects' names would need their inventories, and the build needs no network.
