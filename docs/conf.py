@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sphinx.application import Sphinx
+from typing import Any
 
 project = "chatkit-async"
 author = "chatkit-async contributors"
@@ -39,22 +37,42 @@ nitpick_ignore_regex = [
 ]
 
 
-# Napoleon takes what a property's first line has before a colon for its type. Ours are sentences,
-# and their types are annotated: the colons are out of sight while it looks.
-def _hide_colons(
-    _app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]
+def _before_napoleon(
+    _app: Any, what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
+    """Put colons out of sight: of a property's first line napoleon makes a type of what is before one.
+
+    Ours are sentences, and their types are annotated.
+    """
     if what in {"attribute", "property"} and lines:
         lines[0] = lines[0].replace(":", "\0")
 
 
-def _show_colons(
-    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+def _after_napoleon(
+    _app: Any, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
+    """Put the colons back, and shorten types to the names that people write."""
+    for number, line in enumerate(lines):
+        if line.startswith(":vartype "):
+            lines[number] = re.sub(r"\b(collections\.abc|chatkit_async\.\w+)\.(?=[A-Z])", "", line)
     lines[:] = [line.replace("\0", ":") for line in lines]
 
 
-def setup(app: Sphinx) -> None:
-    """Run the two around napoleon, whose priority is 500."""
-    app.connect("autodoc-process-docstring", _hide_colons, priority=400)
-    app.connect("autodoc-process-docstring", _show_colons, priority=600)
+def _public_bases(
+    _app: Any, _name: str, _obj: object, _options: object, bases: list[type[object]]
+) -> None:
+    """Show the bases of a private base in its place."""
+    while private := [base for base in bases if base.__name__.startswith("_")]:
+        for base in private:
+            at = bases.index(base)
+            bases[at : at + 1] = base.__bases__
+
+
+def setup(app: Any) -> None:
+    """Connect what is above; napoleon's own priority is 500."""
+    app.connect("autodoc-process-docstring", _before_napoleon, priority=400)
+    app.connect("autodoc-process-docstring", _after_napoleon, priority=600)
+    app.connect("autodoc-process-bases", _public_bases)
+    for field in app.registry.domains["py"].directives["class"].doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # Sphinx calls them variables
