@@ -11,7 +11,7 @@ INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the command line on this process's arguments, and return its exit code."""
+    """Run the command line on this process's arguments; returns an exit code, or exits."""
     if any(find_spec(name) is None for name in NEEDED):
         print(  # noqa: T201 - what would print it is what is missing
             "The command line needs click and rich: "
@@ -23,19 +23,17 @@ def main() -> int:
         # A console that cannot show a character shows its code instead of a traceback.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    code = 0
     try:
         from chatkit_async.cli import commands  # noqa: PLC0415 - it may not be installed
 
         commands()
     except KeyboardInterrupt:  # before a command had begun
-        code = INTERRUPTED
+        pass
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    if code == INTERRUPTED:
-        # Now: the interpreter's own exit waits for threads, such as one looking up a host's name.
-        os._exit(code)
-    return code
+        if end.code != INTERRUPTED:
+            raise
+    # At once: the interpreter's own exit waits for threads, such as one looking up a host's name.
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

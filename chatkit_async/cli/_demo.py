@@ -169,7 +169,7 @@ class Story:
         )
         self.page.code('return {"client_secret": session.client_secret}')
         secret = session.client_secret if self.show_secret else masked(session.client_secret)
-        self.page.prose(json.dumps({"client_secret": secret}), indent=INDENT)
+        self.page.line(json.dumps({"client_secret": secret}), indent=INDENT)
 
     async def _cancel(self, sessions: AsyncSessions, created: ChatSession) -> ChatSession:
         self.page.heading("4. Cancel it")

@@ -30,6 +30,7 @@ def reported() -> Generator[None]:
     """Turn what a command raises into what click ends a program with."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        warnings.simplefilter("always", UserWarning)  # those for whoever gave the arguments
         try:
             yield
         except KeyboardInterrupt:

@@ -32,7 +32,8 @@ def _log(context: click.Context, _parameter: click.Parameter, wanted: bool) -> N
         logger.removeHandler(handler)
         logger.setLevel(level)
 
-    context.call_on_close(end)
+    # Not the command's own end: what it raised is still to be told of then.
+    context.find_root().call_on_close(end)
 
 
 def debug_option(command: F) -> F:

@@ -137,8 +137,12 @@ class Page:
             self._show(start.append_text(line))
             start = self._text(" " * self.ITEM_INDENT)
 
+    def line(self, text: str, *, indent: int = 0) -> None:
+        """Show a line; if it is long it is the terminal's to wrap, so that it can be copied."""
+        self._show(self._text(" " * indent + text))
+
     def code(self, lines: str, *, indent: int = 3) -> None:
-        """Show code; long lines are the terminal's to wrap, so that they can be copied."""
+        """Show code between empty lines; its long lines are the terminal's to wrap."""
         self._show(self._text(""))
         for line in lines.splitlines():
             self._show(self._text(" " * indent + line if line else "", "cyan"))

@@ -1,0 +1,115 @@
+"""`python -m chatkit_async`, and what `chatkit-async` runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+
+from chatkit_async import __main__, __version__
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_it_says_in_one_sentence_what_to_install(monkeypatch, capsys, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert __main__.main() == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        'The command line needs click and rich: run `python -m pip install "chatkit-async[cli]"`.\n'
+    )
+
+
+def test_the_package_runs_as_a_module(start):
+    process = start("--version")
+    assert process.communicate(timeout=30) == (f"chatkit-async, version {__version__}\n", "")
+    assert process.returncode == 0
+
+
+def test_the_exit_code_is_the_commands(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["chatkit-async", "create"])
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == 2
+    assert "Missing option '--user'" in capsys.readouterr().err
+
+
+def test_it_runs_without_a_stdout(monkeypatch, emulator):
+    monkeypatch.setattr(sys, "argv", ["chatkit-async", "create", "--user", "u", "--workflow", "w"])
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == 0
+    assert len(emulator.sessions) == 1
+
+
+def test_a_console_that_cannot_show_a_character_shows_its_code(start, emulator, environment):
+    environment.setenv("PYTHONIOENCODING", "latin-1")
+    process = start("create", "--user", "Łucja", "--workflow", "wf_1")
+    shown, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert "user           \\u0141ucja\n" in shown
+
+
+@pytest.fixture
+def exits(monkeypatch):
+    codes = []
+    monkeypatch.setattr("os._exit", codes.append)
+    return codes
+
+
+def test_ctrl_c_before_a_command_has_begun_exits_with_130(monkeypatch, exits):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chatkit_async.cli.commands", interrupted)
+    __main__.main()
+    assert exits == [130]
+
+
+def test_ctrl_c_during_a_command_exits_with_130_at_once(monkeypatch, exits):
+    monkeypatch.setattr("chatkit_async.cli.commands", lambda: sys.exit(130))
+    __main__.main()
+    assert exits == [130]
+
+
+def test_ctrl_c_ends_a_call_and_leaves_no_traceback(start, emulator):
+    emulator.fail(delay=float("inf"))
+    process = start("create", "--user", "u", "--workflow", "wf_1")
+    emulator.wait_until(lambda: len(emulator.requests) == 1, timeout=30)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == ("", "\nInterrupted.\n")
+    assert process.returncode == 130
+    emulator.wait_until(lambda: emulator.requests[0].outcome == "client_gone")
+    assert emulator.requests.total == 1
+
+
+def test_ctrl_c_does_not_wait_for_a_name_to_be_looked_up(start, environment):
+    environment.setenv("OPENAI_API_KEY", "sk-123")
+    script = """
+import socket, threading
+from chatkit_async.__main__ import main
+def never(*args, **kwargs):
+    print("looking up", flush=True)
+    threading.Event().wait()
+socket.getaddrinfo = never
+main()
+"""
+    process = start("create", "--user=u", "--workflow=w", program=[sys.executable, "-c", script])
+    assert process.stdout.readline() == "looking up\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == ("", "\nInterrupted.\n")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["demo"], ["create", "--user=u", "--workflow=w", "--json"], ["--help"], ["doctor"]],
+)
+def test_a_reader_that_has_gone_ends_it_quietly(start, emulator, arguments):
+    process = start(*arguments)
+    process.stdout.close()
+    process.wait(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr.read()
