@@ -40,8 +40,10 @@ from chatkit_async.options import (
     RequestOptions,
     RetryPolicy,
     Settings,
+    hidden,
     hide,
     key_problem,
+    refuse_unknown,
 )
 from chatkit_async.secret import Secret, mask_text
 from chatkit_async.sessions import APIResponse, AsyncSessions
@@ -104,7 +106,7 @@ class AsyncChatKit:
         default_headers: Headers for every request.
         proxy: URL of an HTTP proxy. Default: `HTTPS_PROXY` and its like, looked up once;
             `NO_PROXY` is respected, and this machine is never reached by a proxy.
-        ssl: TLS settings. Default: certificates are checked as aiohttp does.
+        ssl: TLS settings. Default: the CAs that Python's `ssl` trusts.
         allow_http: Whether plain http is allowed to hosts other than this machine.
         on_attempt: Called with an `Attempt` after each attempt. What it raises ends the call, and
             is raised as it is.
@@ -114,6 +116,10 @@ class AsyncChatKit:
     Raises:
         ConfigurationError: with every problem of the settings. A key is never echoed.
     """
+
+    # Of a client that could not be made.
+    _owns_transport = False
+    _base_url = ""
 
     def __init__(
         self,
@@ -135,7 +141,6 @@ class AsyncChatKit:
         on_attempt: Callable[[Attempt], object] | None = None,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
-        api_key = cast("ApiKeyProvider | None", hide(api_key))  # first of all: see there
         given: ClientOptions = {
             "api_key": api_key,
             "organization": organization,
@@ -152,21 +157,30 @@ class AsyncChatKit:
             "allow_http": allow_http,
             "on_attempt": on_attempt,
         }
+        given = hidden(given)  # before anything can raise: see there
+        del api_key, default_headers, proxy
+        settings = Settings.resolve(given, max_connections=max_connections)
         transport = Transport(max_connections=max_connections, http_session=http_session)
-        self._set_up(given, transport, Seam(), owns_transport=True)
+        self._set_up(given, settings, transport, Seam())
+        self._owns_transport = True
 
     def _set_up(
-        self, given: ClientOptions, transport: Transport, seam: Seam, *, owns_transport: bool
+        self, given: ClientOptions, settings: Settings, transport: Transport, seam: Seam
     ) -> None:
-        self._owns_transport = False  # until it is whole: see __del__
-        self._settings = settings = Settings.resolve(given)
-        self._given = given
+        self._settings = settings
+        # What the environment said is said once: with_options() does not ask again.
+        self._given: ClientOptions = {
+            **given,
+            "api_key": settings.api_key,
+            "organization": settings.organization,
+            "project": settings.project,
+            "base_url": settings.base_url,
+        }
         self._transport = transport
         self._seam = seam
         self._base_url = str(URL(settings.base_url))
         self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
         self._headers = _static_headers(settings)
-        self._owns_transport = owns_transport
         self.sessions = AsyncSessions(self._call, self._call_raw)
 
     @property
@@ -185,10 +199,12 @@ class AsyncChatKit:
         Raises:
             ConfigurationError: with every problem of the settings.
         """
-        if "api_key" in options:
-            options["api_key"] = cast("ApiKeyProvider | None", hide(options["api_key"]))
+        options = hidden(options)  # before anything can raise: see there
+        refuse_unknown(options, ClientOptions)
+        given: ClientOptions = {**self._given, **options}
+        settings = Settings.resolve(given)
         other = object.__new__(type(self))
-        other._set_up({**self._given, **options}, self._transport, self._seam, owns_transport=False)
+        other._set_up(given, settings, self._transport, self._seam)
         return other
 
     # Lifetime
@@ -210,7 +226,7 @@ class AsyncChatKit:
         await self.close()
 
     def __del__(self) -> None:
-        if self.__dict__.get("_owns_transport") and self._transport.is_open:
+        if self._owns_transport and self._transport.is_open:
             warnings.warn(f"unclosed client {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
@@ -293,17 +309,12 @@ class AsyncChatKit:
         """
         whole = time_left is not None and (attempt_timeout is None or time_left < attempt_timeout)
         transport = self._transport
-        key = Secret("")
+        keys: list[Secret] = []
         timer = asyncio.timeout(time_left if whole else attempt_timeout)
         transport.timers[timer] = asyncio.get_running_loop()
         try:
             async with timer:
-                key = await self._key()
-                reply = await self._send(call, key)
-                if reply.status == HTTPStatus.UNAUTHORIZED and callable(self._settings.api_key):
-                    rejected, key = key, await self._key()
-                    if key != rejected:
-                        reply = await self._send(call, key)
+                reply = await self._exchange(call, keys)
         except APIError as error:
             failure = error
         except TimeoutError:
@@ -311,16 +322,29 @@ class AsyncChatKit:
                 raise  # somebody else's: the key's
             failure = _timed_out(self._base_url, attempt_timeout, whole=whole)
         else:
-            return _protocol.read(call, reply, (key,)), reply
+            return _protocol.read(call, reply, keys), reply
         finally:
             del transport.timers[timer]
         if transport.closed:
             raise ClientClosedError
-        failure.cause = None if failure.cause is None else mask_text(failure.cause, (key,))
+        failure.cause = None if failure.cause is None else mask_text(failure.cause, keys)
         try:
             raise failure
         finally:
             del failure
+
+    async def _exchange(self, call: Call[T], keys: list[Secret]) -> Reply:
+        """Send a call, and once more if a callable has another key than the one rejected.
+
+        `keys` is given each key that was sent.
+        """
+        keys.append(await self._key())
+        reply = await self._send(call, keys[-1])
+        if reply.status == HTTPStatus.UNAUTHORIZED and callable(self._settings.api_key):
+            keys.append(await self._key())
+            if keys[-1] != keys[0]:
+                reply = await self._send(call, keys[-1])
+        return reply
 
     async def _send(self, call: Call[T], key: Secret) -> Reply:
         headers = self._headers

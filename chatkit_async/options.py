@@ -4,14 +4,15 @@ import ipaddress
 import os
 import re
 import ssl as tls
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
-from math import isfinite
-from typing import TypeAlias, TypedDict, cast
-from urllib.parse import SplitResult, urlsplit
+from sys import float_info
+from typing import TypeAlias, TypedDict, TypeVar, cast
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 import attrs
+from yarl import URL
 
 from chatkit_async.errors import APIError, ConfigurationError, Problem
 from chatkit_async.secret import Secret
@@ -24,6 +25,8 @@ __all__ = [
     "RequestOptions",
     "RetryPolicy",
 ]
+
+T = TypeVar("T", "ClientOptions", "RequestOptions")
 
 BASE_URL = "https://api.openai.com/v1"
 TIMEOUT = 60.0
@@ -102,7 +105,8 @@ class RequestOptions(TypedDict, total=False):
         max_retries: Attempts after the first, at least 0.
         extra_headers: Headers to add to the request, or to replace the client's own.
         extra_query: Query parameters to add to the URL.
-        extra_body: What to merge into the body, object by object: for what the API has gained.
+        extra_body: Fields to merge into the body, object by object: for those that the API has
+            gained since this release.
     """
 
     timeout: float | None
@@ -128,7 +132,7 @@ class ClientOptions(TypedDict, total=False):
         retry_policy: How long to wait between attempts.
         default_headers: Headers for every request.
         proxy: URL of an HTTP proxy; None: from the environment.
-        ssl: TLS settings; None: certificates are checked against the system's or aiohttp's.
+        ssl: TLS settings; None: the CAs that Python's `ssl` trusts.
         allow_http: Whether plain http is allowed to hosts other than this machine.
         on_attempt: Called after each attempt.
     """
@@ -156,6 +160,19 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FRAMING = {"content-length", "transfer-encoding", "connection", "upgrade"}
 
 
+PRINTABLE_BITS = 2048
+"""Bits of the largest int that Python prints, whatever its limit is set to."""
+
+
+def described(value: object) -> str:
+    """What a value is, for an error. Text is not shown: it may be somebody's, or secret."""
+    if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004 - what a person can read
+        return "a very large number"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    return f"of type {type(value).__name__}"
+
+
 class _Checks(list[Problem]):
     """The problems found so far; each method looks at one kind of value."""
 
@@ -164,16 +181,17 @@ class _Checks(list[Problem]):
             return
         if isinstance(value, bool) or not isinstance(value, int | float):
             also = " or None" if optional else ""
-            self.append((name, f"should be seconds{also}, is of type {type(value).__name__}"))
-        elif not isfinite(value) or value <= 0:
+            self.append((name, f"should be seconds{also}, is {described(value)}"))
+        elif not _is_number(value) or value <= 0:
             hint = "; None means no limit" if optional else ""
-            self.append((name, f"should be more than 0 seconds and finite, is {value}{hint}"))
+            wrong = f"should be more than 0 seconds and finite, is {described(value)}{hint}"
+            self.append((name, wrong))
 
     def whole(self, name: str, value: object, *, least: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
-            self.append((name, f"should be a whole number, is of type {type(value).__name__}"))
+            self.append((name, f"should be a whole number, is {described(value)}"))
         elif value < least:
-            self.append((name, f"should be at least {least}, is {value}"))
+            self.append((name, f"should be at least {least}, is {described(value)}"))
 
     def headers(self, name: str, value: object) -> None:
         if not isinstance(value, Mapping):
@@ -195,12 +213,13 @@ class _Checks(list[Problem]):
             self.append((name, f"should be a mapping, is of type {type(value).__name__}"))
             return
         for key, item in cast("Mapping[object, object]", value).items():
-            if not isinstance(key, str) or not isinstance(item, str | int | float):
-                self.append((f"{name}[{key!a}]", "should be a string or a number, by name"))
-            elif not _is_utf8(key) or not _is_utf8(str(item)):
-                self.append(
-                    (f"{name}[{key!a}]", "has text that UTF-8 cannot encode (a lone surrogate)")
-                )
+            where = f"{name}[{key!a}]"
+            if not isinstance(key, str):
+                self.append((where, f"has a name that is no string but {described(key)}"))
+            elif not _is_utf8(key + item if isinstance(item, str) else key):
+                self.append((where, "has text that UTF-8 cannot encode (a lone surrogate)"))
+            elif not isinstance(item, str) and not _is_number(item):
+                self.append((where, f"should be a string or a number, is {described(item)}"))
 
     def instance(self, name: str, value: object, wanted: type[object]) -> None:
         if value is not None and not isinstance(value, wanted):
@@ -212,6 +231,13 @@ def is_header_value(text: str) -> bool:
     return text.isascii() and (text.isprintable() or text.replace("\t", "").isprintable())
 
 
+def _is_number(value: object) -> bool:
+    """Whether it is an int or a float in the range of a float: no bool, no NaN, no infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -float_info.max <= value <= float_info.max
+
+
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
@@ -220,17 +246,26 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def refuse_unknown(options: Iterable[str], known: type[object]) -> None:
+    """Refuse what Python itself refuses where a signature names its arguments.
+
+    Raises:
+        TypeError: there is an option of another name.
+    """
+    for name in options:
+        if name not in known.__annotations__:
+            guess = get_close_matches(name, known.__annotations__, 1)
+            hint = f"; did you mean {guess[0]!r}?" if guess else ""
+            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+
+
 def request_problems(options: RequestOptions) -> list[Problem]:
     """What is wrong with the options of one call.
 
     Raises:
         TypeError: there is an option of another name.
     """
-    for name in options:
-        if name not in RequestOptions.__annotations__:
-            guess = get_close_matches(name, RequestOptions.__annotations__, 1)
-            hint = f"; did you mean {guess[0]!r}?" if guess else ""
-            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+    refuse_unknown(options, RequestOptions)
     found = _Checks()
     if "timeout" in options:
         found.seconds("timeout", options["timeout"])
@@ -259,6 +294,20 @@ def hide(api_key: object) -> object:
     if api_key is None or callable(api_key):
         return api_key
     return type(api_key)
+
+
+def hidden(options: T) -> T:
+    """The same options, with all that may be a credential hidden: the key, a proxy, headers."""
+    masked = dict(cast("Mapping[str, object]", options))
+    if "api_key" in masked:
+        masked["api_key"] = hide(masked["api_key"])
+    if isinstance(proxy := masked.get("proxy"), str):
+        masked["proxy"] = Secret(proxy)
+    for name in ("default_headers", "extra_headers"):
+        if isinstance(headers := masked.get(name), Mapping):
+            items = cast("Mapping[object, object]", headers).items()
+            masked[name] = {key: Secret(v) if isinstance(v, str) else v for key, v in items}
+    return cast("T", masked)
 
 
 def key_problem(key: object) -> str | None:
@@ -294,8 +343,12 @@ class Settings:
     on_attempt: Callable[[Attempt], object] | None
 
     @classmethod
-    def resolve(cls, given: ClientOptions) -> "Settings":
+    def resolve(cls, given: ClientOptions, *, max_connections: int = MAX_CONNECTIONS) -> "Settings":
         """Check what was given, and fill in the environment.
+
+        Args:
+            given: What can differ between clients that share connections.
+            max_connections: What cannot; it is only checked.
 
         Raises:
             ConfigurationError: with every problem there is.
@@ -312,9 +365,15 @@ class Settings:
         found.seconds("connect_timeout", connect_timeout)
         found.whole("max_retries", max_retries, least=0)
         found.headers("default_headers", headers)
+        found.whole("max_connections", max_connections, least=1)
         found.instance("ssl", ssl, tls.SSLContext)
         found.instance("retry_policy", given.get("retry_policy"), RetryPolicy)
+        on_attempt = given.get("on_attempt")
+        if on_attempt is not None and not callable(on_attempt):
+            wrong = type(on_attempt).__name__
+            found.append(("on_attempt", f"should be a callable, is of type {wrong}"))
         allow_http = given.get("allow_http", False)
+        found.instance("allow_http", allow_http, bool)
         base_url = _base_url(given.get("base_url"), found, allow_http=allow_http)
         api_key = _api_key(given.get("api_key"), found)
         organization = _text("organization", given.get("organization"), "OPENAI_ORG_ID", found)
@@ -336,7 +395,7 @@ class Settings:
             default_headers={name: Secret(value) for name, value in headers.items()},
             proxy=proxy,
             ssl=ssl,
-            on_attempt=given.get("on_attempt"),
+            on_attempt=on_attempt,
         )
 
 
@@ -390,9 +449,12 @@ def _url_problem(url: str, *, allow_http: bool) -> str | None:
     if parts is None or not url.isprintable() or " " in url:
         return "is not a URL"
     if parts.scheme not in {"http", "https"}:
-        return f"should start with https://, starts with {parts.scheme or 'no scheme'!r}"
+        found = f"starts with {parts.scheme!r}" if parts.scheme else "has no scheme"
+        return f"should start with https://, {found}"
     if not parts.hostname:
         return "has no host"
+    if _yarl(url) is None:
+        return "has a host that is no host's name"
     if parts.username is not None or parts.password is not None:
         return "has a user or password: the key goes into api_key"
     if "?" in url:
@@ -411,6 +473,14 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
+
+
+def _yarl(url: str) -> URL | None:
+    """The URL as aiohttp reads it, which is stricter about hosts."""
+    try:
+        return URL(url)
+    except ValueError:
+        return None
 
 
 def is_loopback(host: str) -> bool:
@@ -432,7 +502,8 @@ def _proxy(value: object, base_url: str, found: _Checks) -> Secret | None:
             return None
         scheme = urlsplit(base_url).scheme
         proxies = getproxies_environment()
-        name, value = f"{scheme}_proxy", proxies.get(scheme) or proxies.get("all") or None
+        name = next((n for n in (scheme, "all") if proxies.get(n, "").strip()), "")
+        name, value = f"{name}_proxy", proxies.get(name)
     if value is None:
         return None
     if not isinstance(value, str):
@@ -442,4 +513,6 @@ def _proxy(value: object, base_url: str, found: _Checks) -> Secret | None:
     parts = _split(url)
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         found.append((name, "should be the URL of an HTTP proxy, such as http://host:3128"))
+    elif ":" in unquote(parts.username or ""):
+        found.append((name, "has a user with a colon, which HTTP has no way to send"))
     return url

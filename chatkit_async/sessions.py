@@ -16,7 +16,7 @@ from chatkit_async.models import (
     RateLimitsLike,
     WorkflowLike,
 )
-from chatkit_async.options import RequestOptions
+from chatkit_async.options import RequestOptions, hidden
 
 __all__ = ["APIResponse", "AsyncSessions", "AsyncSessionsWithRawResponse"]
 
@@ -113,6 +113,7 @@ class AsyncSessions:
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
+        options = hidden(options)  # before anything can raise: see there
         given = {
             "user": user,
             "workflow": workflow,
@@ -142,6 +143,7 @@ class AsyncSessions:
 
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
+        options = hidden(options)  # before anything can raise: see there
         return await self._call(cancel_session(session_id, options), options)
 
     @asynccontextmanager
@@ -173,6 +175,7 @@ class AsyncSessions:
             MissingFieldError: on leaving: the reply had no id to cancel by.
             ChatKitError: what `create` and `cancel` raise.
         """
+        options = hidden(options)  # before anything can raise: see there
         session = await self.create(
             user=user,
             workflow=workflow,
