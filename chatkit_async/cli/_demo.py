@@ -18,7 +18,6 @@ from chatkit_async.sessions import AsyncSessions
 
 USER = "demo-user"
 EMULATED_WORKFLOW = "wf_demo"
-INDENT = 3
 
 
 @click.command(short_help="Show what this does, on an emulator or live.")
@@ -78,7 +77,7 @@ class Story:
         self.page.prose(
             "This starts an emulator: the ChatKit sessions API, on this machine and for this demo "
             "only. It needs no key, and nothing leaves the machine.",
-            indent=INDENT,
+            indent=self.page.indent,
         )
         self.page.code(
             "from chatkit_async import AsyncChatKit\n"
@@ -103,7 +102,7 @@ class Story:
                     project="",
                 )
             )
-            self.page.fields([("serving at", api.base_url)], indent=INDENT)
+            self.page.fields([("serving at", api.base_url)], indent=self.page.indent)
             told = await self._steps(client.sessions, EMULATED_WORKFLOW)
         self._next_on_emulator()
         return {"base_url": api.base_url, **told}
@@ -118,7 +117,7 @@ class Story:
                 f"made-up users {USER} and {USER}-1 to {USER}-{self.count}, with the key in "
                 "OPENAI_API_KEY, and cancels each of them. Nobody chats in them, so no model "
                 "runs. What could not be cancelled lapses by itself within ten minutes.",
-                indent=INDENT,
+                indent=self.page.indent,
             )
             self.page.code(
                 "from chatkit_async import AsyncChatKit\n"
@@ -126,7 +125,7 @@ class Story:
                 "async with AsyncChatKit() as client:\n"
                 "    ..."
             )
-            self.page.fields([("going to", base_url)], indent=INDENT)
+            self.page.fields([("going to", base_url)], indent=self.page.indent)
             told = await self._steps(client.sessions, workflow)
         return {"base_url": base_url, **told}
 
@@ -146,7 +145,7 @@ class Story:
         self.page.prose(
             "Your server does this when one of your users opens the chat. It says who the user is "
             "and which workflow is to answer.",
-            indent=INDENT,
+            indent=self.page.indent,
         )
         self.page.code(
             "session = await client.sessions.create(\n"
@@ -156,7 +155,7 @@ class Story:
         )
         session = await sessions.create(user=USER, workflow=workflow)
         fields = session_fields(session, show_secret=self.show_secret)
-        self.page.fields((f for f in fields if f[0] != "client_secret"), indent=INDENT)
+        self.page.fields((f for f in fields if f[0] != "client_secret"), indent=self.page.indent)
         return session
 
     def _browser(self, session: ChatSession) -> None:
@@ -165,29 +164,29 @@ class Story:
             "The session's client secret, and nothing else: it opens this one chat, for a few "
             "minutes. Your API key stays on your server."
             + ("" if self.show_secret else " Masked here; --show-secret shows it."),
-            indent=INDENT,
+            indent=self.page.indent,
         )
         self.page.code('return {"client_secret": session.client_secret}')
         secret = session.client_secret if self.show_secret else masked(session.client_secret)
-        self.page.line(json.dumps({"client_secret": secret}), indent=INDENT)
+        self.page.line(json.dumps({"client_secret": secret}), indent=self.page.indent)
 
     async def _cancel(self, sessions: AsyncSessions, created: ChatSession) -> ChatSession:
         self.page.heading("4. Cancel it")
         self.page.prose(
             "From now on the secret opens nothing. A session that nobody cancels ends by itself.",
-            indent=INDENT,
+            indent=self.page.indent,
         )
         self.page.code("session = await client.sessions.cancel(session.id)")
         session = await sessions.cancel(created.id)
         fields = session_fields(session, show_secret=self.show_secret)
-        self.page.fields((f for f in fields if f[0] in {"id", "status"}), indent=INDENT)
+        self.page.fields((f for f in fields if f[0] in {"id", "status"}), indent=self.page.indent)
         return session
 
     async def _many(self, sessions: AsyncSessions, workflow: str) -> float:
         self.page.heading(f"5. {self.count} at once")
         self.page.prose(
             "Calls do not wait for one another: this is what the async client is for.",
-            indent=INDENT,
+            indent=self.page.indent,
         )
         self.page.code(
             "sessions = await asyncio.gather(*(\n"
@@ -209,7 +208,7 @@ class Story:
         await asyncio.gather(*(sessions.cancel(session.id) for session in many))
         self.page.prose(
             f"{self.count} sessions created in {seconds:.2f} seconds, and cancelled again.",
-            indent=INDENT,
+            indent=self.page.indent,
         )
         return seconds
 
@@ -218,7 +217,7 @@ class Story:
         self.page.prose(
             "The lines above are the program. They work the same on the real API: put your key "
             "into OPENAI_API_KEY and leave AsyncChatKit's arguments out.",
-            indent=INDENT,
+            indent=self.page.indent,
         )
         self.page.code(
             "chatkit-async doctor    # is all set up?\n"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PROSE_WIDTH = 80
 """Columns of running text: at most, and where there is no terminal to ask."""
 
+ROOMY = 60
+"""Columns from which on there is room to indent."""
+
 # What writing to a pipe that was closed fails with; Windows says EINVAL.
 _CLOSED = {errno.EPIPE, errno.EINVAL}
 
@@ -111,6 +114,7 @@ class Page:
         columns = shutil.get_terminal_size().columns if terminal else PROSE_WIDTH
         self._err = err
         self._width = min(columns, PROSE_WIDTH)
+        self.indent = 3 if columns >= ROOMY else 1
         self._console = Console(
             width=self._width,
             force_terminal=not plain,
@@ -141,11 +145,11 @@ class Page:
         """Show a line; if it is long it is the terminal's to wrap, so that it can be copied."""
         self._show(self._text(" " * indent + text))
 
-    def code(self, lines: str, *, indent: int = 3) -> None:
+    def code(self, lines: str) -> None:
         """Show code between empty lines; its long lines are the terminal's to wrap."""
         self._show(self._text(""))
         for line in lines.splitlines():
-            self._show(self._text(" " * indent + line if line else "", "cyan"))
+            self._show(self._text(" " * self.indent + line if line else "", "cyan"))
         self._show(self._text(""))
 
     def fields(self, fields: Iterable[tuple[str, str]], *, indent: int = 0) -> None:

@@ -205,9 +205,9 @@ def test_prose_wraps_and_code_and_values_do_not(terminal, monkeypatch):
         "   Twelve words that would not fit on a\n"
         "   line of forty columns.\n"
         "\n"
-        "   session = await client.sessions.create(user='user_123')\n"
+        " session = await client.sessions.create(user='user_123')\n"
         "\n"
-        "   done()\n"
+        " done()\n"
         "\n"
         "ok       name: word word word word word\n"
         "         word word word word word word\n"
@@ -215,6 +215,13 @@ def test_prose_wraps_and_code_and_values_do_not(terminal, monkeypatch):
         "id      cksess_0000000000000000000000000000000000000000\n"
         "status  active\n"
     )
+
+
+def test_a_wide_terminal_has_room_to_indent(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    stdout = terminal()
+    Page().code("done()")
+    assert "   done()" in stdout.shown
 
 
 def test_a_wide_terminals_prose_stays_readable(terminal, monkeypatch):
