@@ -185,7 +185,7 @@ class Transport:
         self.closed = True
         here = asyncio.get_running_loop()
         for timer, loop in list(self.timers.items()):
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # it is closed: nothing runs there any more
                 loop.call_soon_threadsafe(_expire, timer, loop)
         for loop, (_, lifetime) in list(self._opened.items()):
             if loop is here:
@@ -252,9 +252,9 @@ class _Connector(aiohttp.TCPConnector):
         self, req: "ClientRequest", traces: "list[Trace]", timeout: aiohttp.ClientTimeout
     ) -> "Connection":
         connection = await super().connect(req, traces, timeout)
-        if (protocol := connection.protocol) is not None:
-            _reused.set(protocol in self._used)
-            self._used.add(protocol)
+        protocol = cast("ResponseHandler", connection.protocol)  # until it is released
+        _reused.set(protocol in self._used)
+        self._used.add(protocol)
         return connection
 
 

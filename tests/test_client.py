@@ -1107,6 +1107,21 @@ def test_one_client_serves_several_runs_without_a_warning():
     assert err == ""
 
 
+def test_uvloop_serves_as_well():
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not for Windows")
+    with Emulator() as emulator:
+        client = AsyncChatKit(api_key=emulator.api_key, base_url=emulator.base_url)
+
+        async def main():
+            session = await client.sessions.create(**WANTED)
+            return (await client.sessions.cancel(session.id)).status
+
+        for _ in range(2):
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                assert runner.run(main()) == "cancelled"
+        emulator.wait_until(lambda: emulator.connections == 0)
+
+
 def test_a_program_that_forgets_to_close_ends_by_itself():
     out, err = run(
         """

@@ -461,11 +461,6 @@ async def test_a_stale_connection_is_replaced_at_once(transport, end):
 async def test_every_stale_connection_is_replaced(transport):
     arrived = asyncio.Event()
 
-    def reply(request):
-        if len(server.requests) == 3:
-            arrived.set()
-        return http() if request.connection > 3 or len(server.requests) <= 3 else CLOSE
-
     async def together(server, wire):
         server.requests.append(await wire.request())
         if len(server.requests) == 3:
@@ -593,12 +588,6 @@ def trusting(authority):
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return Link(connect_timeout=5.0, ssl=context)
-
-
-@pytest.fixture
-def quiet_loop():
-    """A server whose handshake fails tells its loop so, which is not what is tested."""
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
 
 
 async def test_a_certificate_of_a_private_authority_is_trusted_on_request(transport, tls, trusting):
@@ -751,16 +740,6 @@ async def test_no_frame_of_a_proxys_failure_shows_its_password(transport, trusti
 # Sessions and loops
 
 
-def in_a_loop(work):
-    """Run a coroutine in a loop of its own, and return the loop."""
-
-    async def main():
-        await work
-        return asyncio.get_running_loop()
-
-    return asyncio.run(main())
-
-
 async def use(transport):
     async with serve(replying(http())) as server:
         await send(transport, server)
@@ -866,6 +845,40 @@ async def test_closing_while_a_stale_connection_is_being_replaced(transport):
     assert len(server.requests) == 2
 
 
+async def test_closing_ends_what_its_timers_bound(transport):
+    entered = asyncio.Event()
+
+    async def bound():
+        async with asyncio.timeout(None) as timer:
+            transport.timers[timer] = asyncio.get_running_loop()
+            entered.set()
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(bound())
+    await entered.wait()
+    await transport.close()
+
+    with pytest.raises(TimeoutError):
+        await task
+
+
+async def test_closing_leaves_alone_what_has_ended_by_itself(transport):
+    loop = asyncio.get_running_loop()
+    complaints = []
+    loop.set_exception_handler(lambda loop, context: complaints.append(context))
+    async with asyncio.timeout(None) as timer:
+        await asyncio.sleep(0)
+    transport.timers[timer] = loop
+    gone = asyncio.new_event_loop()
+    gone.close()
+    transport.timers[asyncio.timeout(None)] = gone
+
+    await transport.close()
+    await asyncio.sleep(0)  # what closing left for the loop to do
+
+    assert complaints == []
+
+
 class Elsewhere:
     """A loop that runs in a thread of its own, with a session of `transport` in it."""
 
@@ -950,7 +963,7 @@ async def test_a_borrowed_session_is_used_and_never_closed():
         await transport.close()
 
         assert reply.status == 500
-        assert server.requests[0].headers["cookie"] == 'a="b"' or "a=b"
+        assert server.requests[0].headers["cookie"] == "a=b"
         assert not transport.is_open
         assert not session.closed
 

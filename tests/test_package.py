@@ -1,0 +1,165 @@
+"""The package as a whole: what an import costs, what it gives, who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chatkit_async
+
+ROOT = Path(chatkit_async.__file__).parent
+
+# Who may import whom: a module imports only from lines below its own.
+LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"pytest_plugin", "emulator", "web"},
+    {"__init__"},
+    {"sync"},
+    {"client"},
+    {"sessions"},
+    {"bulk"},
+    {"_fanout", "_transport", "_retry", "_protocol"},
+    {"_codec"},
+    {"models", "options"},
+    {"secret", "errors"},
+]
+WITHIN_A_LAYER = {
+    ("_transport", "_protocol"),  # a reply is what the transport returns
+}
+UPWARD = {
+    ("models", "_codec"),  # from_dict, when it is called
+    ("client", "__init__"),  # the version
+}
+
+# What is nobody else's to import.
+RESERVED = {
+    "anyio": {"sync"},
+    "cattrs": {"_codec"},
+    "aiohttp": {"client", "_transport", "emulator", "pytest_plugin", "cli"},
+    "click": {"cli"},
+    "rich": {"cli"},
+}
+
+
+def imports():
+    """Every import in the package: the module it is in, and the module it names."""
+    for path in sorted(ROOT.rglob("*.py")):
+        module = path.relative_to(ROOT).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((module, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                if node.module != "chatkit_async":
+                    yield module, node.module
+                    continue
+                for alias in node.names:
+                    submodule = (ROOT / f"{alias.name}.py").exists() or (ROOT / alias.name).is_dir()
+                    yield module, f"chatkit_async.{alias.name if submodule else '__init__'}"
+
+
+def layer(module):
+    [found] = [number for number, names in enumerate(LAYERS) if module in names]
+    return found
+
+
+def test_every_module_has_its_layer():
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    modules |= {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+    assert modules <= set().union(*LAYERS)
+
+
+def test_imports_run_downward_only():
+    within = {
+        (module, name.split(".")[1])
+        for module, name in imports()
+        if name.startswith("chatkit_async.")
+    }
+    ours = {(module, other) for module, other in within if module != other}
+
+    assert ("client", "sessions") in ours  # the imports were found at all
+    assert {
+        (module, other) for module, other in ours if layer(module) >= layer(other)
+    } <= WITHIN_A_LAYER | UPWARD
+
+
+def test_libraries_are_imported_where_they_belong_only():
+    used = {(module, name.split(".")[0]) for module, name in imports()}
+
+    assert ("_codec", "cattrs") in used  # the imports were found at all
+    assert not {
+        (module, library)
+        for module, library in used
+        if library in RESERVED and module not in RESERVED[library]
+    }
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """The modules that are there after `import chatkit_async` in a fresh interpreter."""
+    program = "import sys, chatkit_async; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aiohttp.web",
+        "anyio.from_thread",
+        "chatkit_async.cli",
+        "chatkit_async.emulator",
+        "chatkit_async.pytest_plugin",
+        "click",
+        "pydantic",
+        "pytest",
+        "rich",
+    ],
+)
+def test_importing_the_package_leaves_alone_what_it_does_not_need(imported, name):
+    assert "chatkit_async.client" in imported
+    assert name not in imported
+
+
+def test_every_public_name_is_there_and_at_home_in_the_package():
+    names = chatkit_async.__all__
+
+    assert names == sorted(names)
+    for name in names:
+        thing = getattr(chatkit_async, name)
+        assert getattr(thing, "__module__", "chatkit_async").startswith("chatkit_async")
+
+
+@pytest.mark.parametrize("module", ["errors", "models", "options", "secret", "sessions", "client"])
+def test_what_a_module_offers_is_there(module):
+    home = importlib.import_module(f"chatkit_async.{module}")
+
+    assert all(hasattr(home, name) for name in home.__all__)
+
+
+def test_every_error_and_model_is_public():
+    for module in ("errors", "models"):
+        home = importlib.import_module(f"chatkit_async.{module}")
+        classes = {name for name in home.__all__ if isinstance(getattr(home, name), type)}
+        assert classes <= set(chatkit_async.__all__)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "py.typed").exists()
+
+
+def test_the_version_is_the_one_installed():
+    assert chatkit_async.__version__ in chatkit_async.client.USER_AGENT
