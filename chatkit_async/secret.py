@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Self, cast
 from urllib.parse import quote, unquote
 
 __all__ = ["Secret"]
@@ -23,6 +23,10 @@ class Secret(str):
     """
 
     __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:  # noqa: D102 - see the class
+        # Its text, also of a str whose str() is another, as that of an Enum's member is.
+        return super().__new__(cls, str.__str__(text))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{MASK}')"

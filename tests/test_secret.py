@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import pickle
+from enum import Enum
 from urllib.parse import quote
 
 import attrs
@@ -108,6 +109,20 @@ def test_a_pickle_comes_back_as_secret(protocol):
     again = pickle.loads(pickle.dumps(SECRET, protocol))  # noqa: S301 - our own
     assert type(again) is Secret
     assert again == SECRET
+
+
+def test_it_is_the_text_of_a_str_whose_str_is_another():
+    class Key(str, Enum):  # noqa: UP042 - its str() is not its value
+        LIVE = PLAIN
+
+    assert Secret(Key.LIVE) == PLAIN
+    assert str(Secret(Key.LIVE)) == PLAIN
+
+
+@pytest.mark.parametrize("value", [None, 5, PLAIN.encode()])
+def test_it_is_made_of_nothing_but_a_str(value):
+    with pytest.raises(TypeError):
+        Secret(value)
 
 
 def test_it_holds_nothing_but_its_text():
