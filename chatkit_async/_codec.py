@@ -13,6 +13,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from chatkit_async import models
 from chatkit_async.errors import ParameterError, Problem
+from chatkit_async.options import PRINTABLE_BITS, described
 from chatkit_async.secret import Secret
 
 T = TypeVar("T")
@@ -48,29 +49,20 @@ _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", 
 
 def _str(value: object, _: object = None) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"should be a string, is {_described(value)}")
+        raise TypeError(f"should be a string, is {described(value)}")
     return value
 
 
 def _bool(value: object, _: object = None) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"should be true or false, is {_described(value)}")
+        raise TypeError(f"should be true or false, is {described(value)}")
     return value
 
 
 def _int(value: object, _: object = None) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"should be a whole number, is {_described(value)}")
+        raise TypeError(f"should be a whole number, is {described(value)}")
     return value
-
-
-def _described(value: object) -> str:
-    """What a value is, for an error. Text is not shown: it may be somebody's, or secret."""
-    if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004 - what a person can read
-        return "a very large number"
-    if value is None or isinstance(value, bool | int | float):
-        return repr(value)
-    return f"of type {type(value).__name__}"
 
 
 _converter.register_structure_hook(str, _str)
@@ -90,7 +82,7 @@ def from_dict(cls: type[R], data: object) -> R:
         ParameterError: `data` is not a mapping.
     """
     if not isinstance(data, Mapping):
-        raise ParameterError([("data", f"should be a mapping, is {_described(data)}")])
+        raise ParameterError([("data", f"should be a mapping, is {described(data)}")])
     members = cast("dict[str, object]", data)
     if type(data) is not dict:
         # Not every mapping only reads when it is read: a defaultdict makes up what it lacks.
@@ -137,7 +129,7 @@ def _state_variables(value: object, _: object) -> dict[str, object] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"should be an object, is {_described(value)}")
+        raise TypeError(f"should be an object, is {described(value)}")
     variables = dict(cast("Mapping[object, object]", value))
     for key, variable in variables.items():
         if not isinstance(key, str) or not isinstance(variable, str | bool | int | float):
@@ -181,22 +173,20 @@ def create_params(
 
 
 def encode(params: models.SessionCreateParams | None, extra_body: Mapping[str, object]) -> bytes:
-    """Encode checked parameters, with `extra_body` merged in, object by object.
-
-    Raises:
-        ParameterError: `extra_body` is not JSON.
-    """
+    """Encode checked parameters, with `extra_body` merged in, object by object."""
     body = {} if params is None else cast("dict[str, object]", _converter.unstructure(params))
     if extra_body:
-        problems = [
-            (f"extra_body{_step(key)}", sentence)
-            for key, value in extra_body.items()
-            if (sentence := _not_json(key, value)) is not None
-        ]
-        if problems:
-            raise ParameterError(problems)
         body = _merged(body, extra_body)
     return _dumps(body).encode()
+
+
+def extra_body_problems(extra_body: Mapping[str, object]) -> list[Problem]:
+    """What of `extra_body` is not JSON."""
+    return [
+        (f"extra_body{_step(key)}", sentence)
+        for key, value in extra_body.items()
+        if (sentence := _not_json(key, value)) is not None
+    ]
 
 
 def _merged(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[str, object]:
@@ -212,7 +202,7 @@ def _merged(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[str
 
 def _not_json(key: object, value: object) -> str | None:
     if not isinstance(key, str):
-        return f"has a key that is no string but {_described(key)}"
+        return f"has a key that is no string but {described(key)}"
     try:
         _dumps({key: value}).encode()
     except UnicodeEncodeError:
@@ -242,7 +232,9 @@ def _encodable(text: str) -> str:
 def _positive(value: object, _: object) -> int:
     number = _int(value)
     if number < 1:
-        raise ValueError(f"should be at least 1, is {_described(number)}")
+        raise ValueError(f"should be at least 1, is {described(number)}")
+    if number.bit_length() > PRINTABLE_BITS:
+        raise ValueError(f"should be smaller, is {described(number)}")
     return number
 
 
@@ -254,7 +246,7 @@ def _anchor(value: object, _: object) -> str:
 
 def _variables(value: object, _: object) -> dict[str, object]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"should be a mapping, is {_described(value)}")
+        raise TypeError(f"should be a mapping, is {described(value)}")
     variables = dict(cast("Mapping[object, object]", value))
     problems = [
         (_step(key), sentence)
@@ -268,7 +260,7 @@ def _variables(value: object, _: object) -> dict[str, object]:
 
 def _not_a_variable(key: object, variable: object) -> str | None:
     if not isinstance(variable, str | bool | int | float):
-        return f"should be a string, a boolean or a number, is {_described(variable)}"
+        return f"should be a string, a boolean or a number, is {described(variable)}"
     if isinstance(variable, float) and not isfinite(variable):
         return f"should be finite, is {variable}"
     return _not_json(key, variable)
@@ -278,8 +270,11 @@ class _ProblemsBelow(Exception):  # noqa: N818 - it never leaves this module
     """Several problems below one field."""
 
 
-def _object(cls: type[object], **checks: Hook) -> Hook:
-    """Make the check of a parameter class: of an object of it, or of a mapping with its keys."""
+def _object(cls: type[object], also: str = "", **checks: Hook) -> Hook:
+    """Make the check of a parameter class: of an object of it, or of a mapping with its keys.
+
+    `also` is what else its caller takes, for the error.
+    """
     fields = models.fields_of(cls)
     hooks: dict[str, Any] = {
         name: override(struct_hook=_optional(check) if fields[name].default is None else check)
@@ -299,7 +294,7 @@ def _object(cls: type[object], **checks: Hook) -> Hook:
             return structure({name: getattr(value, name) for name in fields}, cls)
         if isinstance(value, Mapping):
             return structure(cast("Mapping[str, Any]", value), cls)
-        raise TypeError(f"should be a {cls.__name__} or a mapping, is {_described(value)}")
+        raise TypeError(f"should be {also}a {cls.__name__} or a mapping, is {described(value)}")
 
     return check
 
@@ -311,6 +306,7 @@ def _optional(check: Hook) -> Hook:
 _tracing = _object(models.WorkflowTracingParam, enabled=_bool)
 _workflow_object = _object(
     models.ChatSessionWorkflowParam,
+    "a workflow's id, ",
     id=_text,
     version=_text,
     state_variables=_variables,
@@ -325,10 +321,15 @@ _configuration = _object(
     history=_object(models.HistoryParam, enabled=_bool, recent_threads=_positive),
 )
 _expires_after_object = _object(
-    models.ChatSessionExpiresAfterParam, seconds=_positive, anchor=_anchor
+    models.ChatSessionExpiresAfterParam,
+    "whole seconds, a timedelta, ",
+    seconds=_positive,
+    anchor=_anchor,
 )
 _rate_limits_object = _object(
-    models.ChatSessionRateLimitsParam, max_requests_per_1_minute=_positive
+    models.ChatSessionRateLimitsParam,
+    "requests per minute, ",
+    max_requests_per_1_minute=_positive,
 )
 
 

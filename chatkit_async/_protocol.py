@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import isfinite
 from typing import Generic, Literal, TypeVar, cast
+from unicodedata import category
 from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
@@ -17,6 +18,7 @@ from chatkit_async.errors import (
     APIResponseError,
     APIStatusError,
     ParameterError,
+    Problem,
     ResponseErrorKind,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
@@ -34,6 +36,9 @@ BETA_HEADER = ("OpenAI-Beta", "chatkit_beta=v1")
 
 MAX_ERROR_BODY = 16 * 1024
 """Bytes of an error's body that are kept on the exception."""
+
+MAX_REASON = 1000
+"""Characters of what the API said that are part of an error's message."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +86,7 @@ def create_session(
     Raises:
         ParameterError: with every problem of the parameters and the options.
     """
-    problems = request_problems(options) if options else []
+    problems = _option_problems(options) if options else []
     try:
         params = _codec.create_params(params)
     except ParameterError as error:
@@ -106,7 +111,7 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
     Raises:
         ParameterError: with every problem of the id and the options.
     """
-    problems = request_problems(options) if options else []
+    problems = _option_problems(options) if options else []
     if (problem := _id_problem(session_id)) is not None:
         problems = [("session_id", problem), *problems]
     if problems:
@@ -124,6 +129,13 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
     )
 
 
+def _option_problems(options: RequestOptions) -> list[Problem]:
+    problems = request_problems(options)
+    if isinstance(extra_body := options.get("extra_body"), Mapping):
+        problems += _codec.extra_body_problems(extra_body)
+    return problems
+
+
 def _id_problem(session_id: object) -> str | None:
     if not isinstance(session_id, str):
         return f"should be a session's id, a string, is of type {type(session_id).__name__}"
@@ -131,7 +143,7 @@ def _id_problem(session_id: object) -> str | None:
         return "should not be " + ("blank" if session_id else "empty")
     if session_id in {".", ".."}:
         return "should not be '.' or '..', which a path reads as a folder"
-    if any(character < " " or character == "\x7f" for character in session_id):
+    if any(category(character) == "Cc" for character in session_id):
         return "has a control character"
     try:
         session_id.encode()
@@ -142,7 +154,12 @@ def _id_problem(session_id: object) -> str | None:
 
 def _query(options: RequestOptions) -> str:
     query = options.get("extra_query")
-    return "?" + urlencode(query) if query else ""
+    if not query:
+        return ""
+    # Encoded here: urlencode takes str() of what is no bytes, and some str say another thing then.
+    return "?" + urlencode(
+        {k.encode(): v.encode() if isinstance(v, str) else v for k, v in query.items()}
+    )
 
 
 def _headers(options: RequestOptions) -> dict[str, Secret]:
@@ -184,8 +201,8 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
             "same, and then lapses by itself",
             kind=kind,
             status_code=reply.status,
-            request_id=reply.request_id,
-            cause=cause,
+            request_id=_masked(reply.request_id, secrets),
+            cause=_masked(cause, secrets),
         )
     return _codec.from_dict(call.result, data)
 
@@ -231,7 +248,7 @@ def _charset(reply: Reply) -> str | None:
 
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
     secrets = tuple(secrets)
-    body = _error_body(reply, secrets)
+    body, kept = _error_body(reply, secrets)
     error = _members(body).get("error")
     fields = _members(error)
 
@@ -248,12 +265,12 @@ def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APISta
         _status_message(call, reply, said, text("code"), headers),
         status_code=reply.status,
         headers=headers,
-        body=body,
+        body=kept,
         code=text("code"),
         param=text("param"),
         type=text("type"),
         retry_after=retry_after(reply.headers),
-        request_id=reply.request_id,
+        request_id=_masked(reply.request_id, secrets),
     )
 
 
@@ -262,25 +279,37 @@ def _members(value: object) -> dict[str, object]:
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
-def _error_body(reply: Reply, secrets: Iterable[str]) -> object:
-    content = reply.content[:MAX_ERROR_BODY]
-    if len(content) == len(reply.content):
-        try:
-            return mask_json(_codec.loads(content, _charset(reply)), secrets)
-        except (ValueError, RecursionError):
-            pass
-    return mask_text(content.decode("utf-8", "replace"), secrets)
+def _masked(text: str | None, secrets: Iterable[str]) -> str | None:
+    return None if text is None else mask_text(text, secrets)
+
+
+def _error_body(reply: Reply, secrets: Iterable[str]) -> tuple[object, object]:
+    """The body, masked: whole, and as much of it as an error keeps."""
+    # Masked before it is cut: nobody recognises half a secret.
+    text = mask_text(reply.content.decode("utf-8", "replace"), secrets)[:MAX_ERROR_BODY]
+    try:
+        body = mask_json(_codec.loads(reply.content, _charset(reply)), secrets)
+    except (ValueError, RecursionError):
+        return text, text
+    return body, body if len(reply.content) <= MAX_ERROR_BODY else text
 
 
 def _status_message(
     call: Call[T], reply: Reply, said: str | None, code: str | None, headers: Mapping[str, str]
 ) -> str:
     status = reply.status
-    reason = said.rstrip(".") if said else _reason(status)
+    reason = _line(said) if said else ""
+    reason = reason or _reason(status)
     message = f"the API replied {status} to {call.method} {call.route}: {reason}"
     if hint := _hint(call, status, code, headers):
         message += f". {hint}"
     return message
+
+
+def _line(said: str) -> str:
+    """What the API said, fit for a line of a log."""
+    printable = "".join(character if character.isprintable() else " " for character in said)
+    return " ".join(printable.split())[:MAX_REASON].rstrip(".")
 
 
 def _reason(status: int) -> str:
@@ -326,7 +355,8 @@ def _origin(location: str) -> str:
         return "an invalid address"
     if not parts.hostname:
         return "the same host"
-    return f"{parts.scheme or 'https'}://{parts.hostname}{port}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme or 'https'}://{host}{port}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -352,6 +382,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _date(text: str | None) -> datetime | None:
     try:
         date = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -358,7 +358,8 @@ class Settings:
         attempt_timeout = given.get("attempt_timeout", ATTEMPT_TIMEOUT)
         connect_timeout = given.get("connect_timeout", CONNECT_TIMEOUT)
         max_retries = given.get("max_retries", MAX_RETRIES)
-        headers = given.get("default_headers") or {}
+        headers = given.get("default_headers")
+        headers = {} if headers is None else headers
         ssl = given.get("ssl")
         found.seconds("timeout", timeout)
         found.seconds("attempt_timeout", attempt_timeout)
