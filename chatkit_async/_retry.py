@@ -41,7 +41,8 @@ def next_wait(
         return None
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     if asked is None:
-        ceiling = min(policy.max_backoff, policy.initial_backoff * 2.0**retries_made)
+        doubled = 2.0 ** min(retries_made, 1000)  # a float ends at 2.0**1024
+        ceiling = min(policy.max_backoff, policy.initial_backoff * doubled)
         wait = random() * ceiling
     else:
         # The server's wait is a minimum; the jitter on top keeps clients from coming back as one.
