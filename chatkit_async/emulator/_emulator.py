@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Final, Self
 from chatkit_async.emulator._clock import Clock
 from chatkit_async.emulator._exchange import Exchange
 from chatkit_async.emulator._faults import Fault, FaultScript
+from chatkit_async.emulator._latency import check_latency
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
+from chatkit_async.emulator._limits import Limiter
 from chatkit_async.emulator._server import Server, ServerThread
 from chatkit_async.emulator._service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from chatkit_async.emulator._faults import Body, Drop
+    from chatkit_async.emulator._latency import Latency
+    from chatkit_async.emulator._limits import RateLimit
     from chatkit_async.emulator._replies import Operation
     from chatkit_async.emulator._state import Session
 
@@ -36,14 +40,21 @@ class Emulator:
         api_keys: The keys to accept besides `api_key`; None accepts any key.
         workflows: The ids of the workflows there are; None accepts any workflow.
         clock: The time that sessions live by; by default real time, to be moved as wanted.
-        seed: What session ids, client secrets and request ids follow from.
+        rate_limit: How many requests are let through, such as `TokenBucket(rate=25, burst=25)`;
+            None for any number.
+        latency: Seconds between each request and its reply, or what draws them: `Uniform`,
+            `Exponential`, `LogNormal`, or any function of a `random.Random`.
+        faults: What goes wrong with any request, mostly by chance, such as
+            `Fault(status=503, chance=0.01)`. `fail` adds to them.
+        seed: What session ids, client secrets, request ids, latencies and what happens by chance
+            follow from.
         ledger_size: How many requests `requests` keeps.
         on_request: Called with each request's record once its outcome is known, in the thread
             that serves. `str(record)` is a line fit for a log.
 
     Raises:
-        ValueError: The host is no loopback address, the port is out of range, the ledger's size
-            is less than one.
+        ValueError: The host is no loopback address, the port or the latency is out of range, the
+            ledger's size is less than one.
         TypeError: `api_keys` or `workflows` is a str instead of a collection of them.
     """
 
@@ -58,6 +69,9 @@ class Emulator:
         api_keys: Collection[str] | None = None,
         workflows: Collection[str] | None = None,
         clock: Clock | None = None,
+        rate_limit: RateLimit | None = None,
+        latency: Latency = 0.0,
+        faults: Iterable[Fault] = (),
         seed: int = 0,
         ledger_size: int = 1000,
         on_request: Callable[[Record], object] | None = None,
@@ -75,12 +89,15 @@ class Emulator:
         self._clock = Clock() if clock is None else clock
         self._requests = Ledger(ledger_size)
         self._changes = Changes()
-        self._faults = FaultScript()
+        self._faults = FaultScript(seed)
+        for fault in faults:
+            self._faults.add(fault, times=None)
         self._service = Service(
             clock=self._clock,
             seed=seed,
             api_keys=None if api_keys is None else {*api_keys, self.api_key},
             workflows=workflows,
+            rate_limit=rate_limit,
         )
         self._exchange = Exchange(
             service=self._service,
@@ -89,6 +106,7 @@ class Emulator:
             changes=self._changes,
             clock=self._clock,
             seed=seed,
+            latency=check_latency(latency),
             on_request=on_request,
         )
         self._connection_numbers = itertools.count(1)
@@ -134,6 +152,28 @@ class Emulator:
         """How many connections are open now."""
         return 0 if self._server is None else self._server.connections_open
 
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """How many requests are let through; None for any number.
+
+        Set it to have another limit from now on, which starts unused.
+        """
+        limiter = self._service.limiter
+        return None if limiter is None else limiter.limit
+
+    @rate_limit.setter
+    def rate_limit(self, limit: RateLimit | None) -> None:
+        self._service.limiter = None if limit is None else Limiter(limit)
+
+    @property
+    def latency(self) -> Latency:
+        """Seconds between each request and its reply, or what draws them. It can be set."""
+        return self._exchange.latency
+
+    @latency.setter
+    def latency(self, latency: Latency) -> None:
+        self._exchange.latency = check_latency(latency)
+
     def fail(
         self,
         *,
@@ -150,12 +190,15 @@ class Emulator:
         cut: bool = False,
         off_schema: bool = False,
         after: bool = False,
+        chance: float = 1.0,
     ) -> Fault:
         """Let the next requests fail. Can be called from any thread.
 
         Faults are taken in the order they were added, one to a request. A fault that replaces the
         reply (`drop`, `body`, a `status` of 300 or more) keeps the request from having any effect
         unless `after` is true; any other only changes how the service's own reply arrives.
+        A request that has a header such as `X-Emulator-Fault: status=503; retry-after=1` meets
+        that fault, and none of these.
 
         Args:
             operation: `create` or `cancel`; None for any request.
@@ -173,6 +216,8 @@ class Emulator:
             off_schema: Answer as the last example of each method in the API's documentation
                 does, which does not fit the API's schema.
             after: Let the request take effect first, then lose or replace the reply.
+            chance: How likely the fault is, 0 to 1; `times` counts the requests that it does meet.
+                What happens follows from the emulator's seed and the order of the requests.
 
         Returns:
             The fault; the record of a request that meets it holds it as `fault`.
@@ -194,6 +239,7 @@ class Emulator:
             cut=cut,
             off_schema=off_schema,
             after=after,
+            chance=chance,
         )
         self._faults.add(fault, times)
         return fault

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from chatkit_async.emulator._latency import Latency, draw
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
-from chatkit_async.emulator._replies import Reply
+from chatkit_async.emulator._replies import Reply, error_body
 from chatkit_async.emulator._schema import parse_json
 from chatkit_async.emulator._service import Service, route
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from chatkit_async.emulator._clock import Clock
     from chatkit_async.emulator._faults import Drop, Fault, FaultScript
 
+_FAULT = "X-Emulator-Fault"
 _ECHOED = ("OpenAI-Organization", "OpenAI-Project")
 _MASKED = ("Authorization", "Proxy-Authorization")
 _TELLING_LENGTH = 12  # of keys that long the end is shown: enough to tell them apart, not to use
@@ -44,14 +46,17 @@ class Exchange:
         changes: Changes,
         clock: Clock,
         seed: int,
+        latency: Latency,
         on_request: Callable[[Record], object] | None,
     ) -> None:
+        self.latency = latency
         self._service = service
         self._faults = faults
         self._ledger = ledger
         self._changes = changes
         self._clock = clock
         self._random = Random(f"requests {seed}")  # noqa: S311 - repeatable on purpose
+        self._latencies = Random(f"latencies {seed}")  # noqa: S311 - repeatable on purpose
         self._on_request = on_request
 
     async def run(
@@ -68,10 +73,10 @@ class Exchange:
             reply, fault = self._reply(record, request.headers)
             self._ledger.append(record)
             self._changes.announce()
-            if fault is not None:
-                await _sleep(fault.delay)
-                if fault.drop is not None:
-                    return _drop(transport, record, fault.drop)
+            delay = draw(self.latency, self._latencies)
+            await _sleep(delay if fault is None else delay + fault.delay)
+            if fault is not None and fault.drop is not None:
+                return _drop(transport, record, fault.drop)
             elapsed = asyncio.get_running_loop().time() - arrived
             headers = self._headers(record, request.headers, elapsed)
             headers.update(reply.headers)
@@ -102,7 +107,12 @@ class Exchange:
         )
 
     def _reply(self, record: Record, headers: CIMultiDictProxy[str]) -> tuple[Reply, Fault | None]:
-        fault = record.fault = self._faults.take(record.operation)
+        try:
+            fault = self._faults.take(record.operation, headers.get(_FAULT))
+        except ValueError as error:
+            body = error_body(400, f"{_FAULT}: {error}", param=None, code="invalid_emulator_fault")
+            return Reply(status=400, body=body), None
+        record.fault = fault
         if fault is None:
             return self._service.answer(record, headers), None
         reply = Reply() if fault.spares_service else self._service.answer(record, headers)

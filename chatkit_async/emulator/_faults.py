@@ -1,9 +1,10 @@
-"""Scripted faults: what shall go wrong, and for which requests."""
+"""Faults: what shall go wrong, and for which requests: scripted, by chance, or as they ask."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from random import Random
 from typing import Literal, TypeAlias
 
 from attrs import field, frozen
@@ -37,6 +38,7 @@ class Fault:
     cut: bool = False
     off_schema: bool = False
     after: bool = False
+    chance: float = field(default=1.0, validator=[ge(0), le(1)])
 
     def __attrs_post_init__(self) -> None:
         """Refuse a fault that would do nothing, or not all that it says."""
@@ -77,7 +79,7 @@ class Fault:
             body = error_body(self._error_status, message, param=None, code=code)
         elif self.off_schema and reply.session is not None and operation is not None:
             body = off_schema(operation, reply.session)
-        headers = dict(self.headers)
+        headers = {**reply.headers, **self.headers}
         if self.content_type is not None:
             headers["Content-Type"] = self.content_type
         return Reply(
@@ -95,7 +97,8 @@ class Fault:
 class FaultScript:
     """The faults still to come, taken in the order they were added. Safe between threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._random = Random(f"faults {seed}")  # noqa: S311 - repeatable on purpose
         self._lines: list[_Line] = []
         self._lock = threading.Lock()
 
@@ -107,19 +110,34 @@ class FaultScript:
         with self._lock:
             self._lines.append(_Line(fault, times))
 
-    def take(self, operation: Operation | None) -> Fault | None:
-        """Return the fault for a request that has come in, if there is one."""
+    def take(self, operation: Operation | None, asked: str | None = None) -> Fault | None:
+        """Return the fault for a request that has come in, if there is one.
+
+        A request that asks for a fault meets that one, and none of the script's.
+
+        Raises:
+            ValueError: What it asks for is no fault.
+        """
+        if asked is not None:
+            fault = parse_fault(asked)
+            return fault if self._meets(fault, operation) else None
         if not self._lines:  # the usual case, without the lock
             return None
         with self._lock:
             for line in self._lines:
-                if line.fault.operation in (None, operation):
+                if self._meets(line.fault, operation):
                     if line.times is not None:
                         line.times -= 1
                         if not line.times:
                             self._lines.remove(line)
                     return line.fault
         return None
+
+    def _meets(self, fault: Fault, operation: Operation | None) -> bool:
+        if fault.operation not in (None, operation):
+            return False
+        # Nothing is drawn for what is certain: to script it leaves the luck of the rest as it is.
+        return fault.chance == 1 or self._random.random() < fault.chance
 
     def clear(self) -> None:
         """Forget every fault that is still to come."""
@@ -137,3 +155,52 @@ def _encode(body: Body) -> bytes:
     if isinstance(body, bytes):
         return body
     return body.encode() if isinstance(body, str) else to_json(body)
+
+
+# Faults as text --------------------------------------------------------------------------------
+
+
+def parse_fault(text: str) -> Fault:
+    """Read a fault such as `status=503; retry-after=1` or `drop=close; after`.
+
+    Raises:
+        ValueError: It is none; the message says why.
+    """
+    given: dict[str, object] = {}
+    headers: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, equals, value = (each.strip() for each in part.partition("="))
+        if name in _HEADERS and equals:
+            headers[name] = value
+        elif name in _VALUES and equals:
+            given[name.replace("-", "_")] = _value(name, value)
+        elif name in _FLAGS and not equals:
+            given[name.replace("-", "_")] = True
+        else:
+            known = ", ".join([*(f"{name}=..." for name in [*_VALUES, *_HEADERS]), *_FLAGS])
+            message = f"{part!r} is no part of a fault; there are: {known}"
+            raise ValueError(message)
+    return Fault(**given, headers=headers)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - Fault checks them
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        return _VALUES[name](text)
+    except ValueError:
+        message = f"{name}={text!r} is no number"
+        raise ValueError(message) from None
+
+
+_VALUES: Mapping[str, Callable[[str], object]] = {
+    "operation": str,
+    "status": int,
+    "code": str,
+    "body": str,
+    "content-type": str,
+    "delay": float,
+    "drip": float,
+    "drop": str,
+    "chance": float,
+}
+_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+_FLAGS = ("cut", "off-schema", "after")

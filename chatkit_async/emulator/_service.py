@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from attrs import evolve
+
 from chatkit_async.emulator._errors import ApiError
+from chatkit_async.emulator._limits import Limiter, RateLimit, duration
 from chatkit_async.emulator._replies import Operation, Reply, error_body, resource
 from chatkit_async.emulator._schema import read_create
 from chatkit_async.emulator._state import SessionStore
@@ -45,8 +48,11 @@ class Service:
         seed: int,
         api_keys: Collection[str] | None,
         workflows: Collection[str] | None,
+        rate_limit: RateLimit | None,
     ) -> None:
         self.sessions = SessionStore(clock, seed)
+        self.limiter = None if rate_limit is None else Limiter(rate_limit)
+        self._clock = clock
         self._api_keys = None if api_keys is None else frozenset(api_keys)
         self._workflows = None if workflows is None else frozenset(workflows)
 
@@ -57,32 +63,31 @@ class Service:
             record: The request.
             headers: Its headers as they came; the record's own are masked.
         """
+        told: dict[str, str] = {}  # about the rate limit, in whatever reply to a request it counts
         try:
-            self._admit(record, headers)
+            self._find(record)
+            self._count(self._authenticate(headers), told)
+            self._check_beta(headers)
             if record.session_id is None:
-                return self._create(record, headers)
-            return self._cancel(record.session_id)
+                reply = self._create(record, headers)
+            else:
+                reply = self._cancel(record.session_id)
         except ApiError as error:
-            return Reply(
+            reply = Reply(
                 status=error.status,
                 body=error_body(error.status, error.message, param=error.param, code=error.code),
                 headers={"Allow": "POST"} if error.status == 405 else {},  # noqa: PLR2004
             )
+        return evolve(reply, headers={**reply.headers, **told}) if told else reply
 
-    def _admit(self, record: Record, headers: CIMultiDictProxy[str]) -> None:
-        """Check all that does not depend on the body."""
+    def _find(self, record: Record) -> None:
         if record.operation is None:
             raise ApiError(404, f"Invalid URL ({record.method} {record.path})")
         if record.method != "POST":
             message = f"Not allowed to {record.method} on {record.path} (use POST)"
             raise ApiError(405, message, code="method_not_supported")
-        self._authenticate(headers)
-        beta = ",".join(headers.getall("OpenAI-Beta", []))
-        if _BETA not in [feature.strip() for feature in beta.split(",")]:
-            message = f"The ChatKit API is in beta: send the header 'OpenAI-Beta: {_BETA}'."
-            raise ApiError(400, message, code="invalid_beta")
 
-    def _authenticate(self, headers: CIMultiDictProxy[str]) -> None:
+    def _authenticate(self, headers: CIMultiDictProxy[str]) -> str:
         scheme, _, key = headers.get("Authorization", "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
@@ -91,6 +96,25 @@ class Service:
         if self._api_keys is not None and key not in self._api_keys:
             # The service echoes a masked key here; the emulator never shows any of it.
             raise ApiError(401, "The API key is not valid.", code="invalid_api_key")
+        return key
+
+    def _count(self, key: str, told: dict[str, str]) -> None:
+        if self.limiter is None:
+            return
+        count, headers = self.limiter.count(key, self._clock.now())
+        told.update(headers)
+        if count.wait:
+            message = (
+                f"Rate limit reached for requests: Limit {count.limit}. "
+                f"Please try again in {duration(count.wait)}."
+            )
+            raise ApiError(429, message, code="rate_limit_exceeded")
+
+    def _check_beta(self, headers: CIMultiDictProxy[str]) -> None:
+        beta = ",".join(headers.getall("OpenAI-Beta", []))
+        if _BETA not in [feature.strip() for feature in beta.split(",")]:
+            message = f"The ChatKit API is in beta: send the header 'OpenAI-Beta: {_BETA}'."
+            raise ApiError(400, message, code="invalid_beta")
 
     def _create(self, record: Record, headers: CIMultiDictProxy[str]) -> Reply:
         media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()

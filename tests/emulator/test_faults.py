@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import math
 
+import aiohttp
 import pytest
 
-from chatkit_async.emulator import Fault
-from chatkit_async.emulator._faults import FaultScript
+from chatkit_async.emulator import Emulator, Fault
+from chatkit_async.emulator._faults import FaultScript, parse_fault
 
 
 async def test_a_status_is_answered_instead_of_the_session(create, emulator):
@@ -223,3 +224,144 @@ def test_a_script_without_a_fitting_fault_gives_none():
     script.add(Fault(operation="cancel", status=500), times=1)
 
     assert script.take("create") is None
+
+
+# By chance
+
+
+async def met(http, wanted, emulator, number=200):
+    """Send requests, and return the numbers of those that met a fault."""
+    for _ in range(number):
+        async with http.post("chatkit/sessions", json=wanted):
+            pass
+    return [record.number for record in emulator.requests if record.fault is not None]
+
+
+@pytest.fixture
+def chances(clock, headers, wanted):
+    """Which requests meet a fault of so much chance, on an emulator of their own."""
+
+    async def chances(seed, *faults):
+        async with (
+            Emulator(clock=clock, seed=seed, faults=faults) as emulator,
+            aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http,
+        ):
+            return await met(http, wanted, emulator)
+
+    return chances
+
+
+async def test_a_fault_by_chance_meets_about_so_many_requests_the_same_for_a_seed(chances):
+    fault = Fault(status=503, chance=0.1)
+
+    first = await chances(1, fault)
+
+    assert 8 <= len(first) <= 35
+    assert await chances(1, fault) == first
+    assert await chances(2, fault) != first
+
+
+async def test_a_fault_without_a_chance_never_meets_a_request(chances):
+    assert await chances(1, Fault(status=503, chance=0)) == []
+
+
+async def test_what_escapes_one_fault_may_meet_the_next(create, emulator):
+    emulator.fail(status=500, chance=0.0, times=None)
+    emulator.fail(status=502)
+
+    assert (await create())[0] == 502
+
+
+async def test_a_scripted_fault_leaves_the_luck_of_the_others_as_it_is(chances):
+    luck = Fault(status=503, chance=0.1)
+
+    assert await chances(1, luck, Fault(operation="cancel", status=500)) == await chances(1, luck)
+
+
+async def test_times_counts_the_requests_that_a_fault_by_chance_does_meet(http, wanted, emulator):
+    emulator.fail(status=503, chance=0.2, times=3)
+
+    numbers = await met(http, wanted, emulator)
+
+    assert len(numbers) == 3
+    assert numbers != [1, 2, 3]
+
+
+# As a request asks
+
+
+async def test_a_request_asks_for_a_fault_by_a_header(http, wanted, emulator):
+    asked = {"X-Emulator-Fault": "status=503; retry-after=1; code=busy"}
+    async with http.post("chatkit/sessions", json=wanted, headers=asked) as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "1"
+        assert (await response.json())["error"]["code"] == "busy"
+
+    assert emulator.requests[-1].fault == Fault(
+        status=503, code="busy", headers={"retry-after": "1"}
+    )
+    assert not emulator.sessions
+
+
+async def test_a_request_that_asks_leaves_the_script_to_the_others(create, emulator):
+    emulator.fail(status=500)
+
+    assert (await create(headers={"X-Emulator-Fault": "status=502"}))[0] == 502
+    assert (await create())[0] == 500
+
+
+async def test_a_request_that_asks_for_a_chance_may_be_spared(create, emulator):
+    assert (await create(headers={"X-Emulator-Fault": "status=502; chance=0"}))[0] == 200
+    assert emulator.requests[-1].fault is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "must do something"),
+        ("status", "no part of a fault; there are: "),
+        ("cut=1", "no part of a fault; there are: "),
+        ("stauts=500", "'stauts=500' is no part of a fault"),
+        ("status=abc", "status='abc' is no number"),
+        ("status=99", "status"),
+        ("drop=reset; status=500", "a dropped connection has no reply"),
+    ],
+)
+async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator, text, reason):
+    status, body = await create(headers={"X-Emulator-Fault": text})
+
+    assert status == 400
+    assert body["error"]["code"] == "invalid_emulator_fault"
+    assert body["error"]["message"].startswith("X-Emulator-Fault: ")
+    assert reason in body["error"]["message"]
+    assert not emulator.sessions
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("drop=close;after", Fault(drop="close", after=True)),
+        ("cut ; delay=0.5;", Fault(cut=True, delay=0.5)),
+        ("off-schema; drip=0.1; chance=0.5", Fault(off_schema=True, drip=0.1, chance=0.5)),
+        (
+            "body=<p>a=b</p>; content-type=text/html",
+            Fault(body="<p>a=b</p>", content_type="text/html"),
+        ),
+        (
+            "operation=create; status=429; retry-after-ms=10",
+            Fault(operation="create", status=429, headers={"retry-after-ms": "10"}),
+        ),
+        (
+            "status=500; x-should-retry=false",
+            Fault(status=500, headers={"x-should-retry": "false"}),
+        ),
+    ],
+)
+def test_a_fault_is_read_from_text(text, fault):
+    assert parse_fault(text) == fault
+
+
+@pytest.mark.parametrize("chance", [-0.1, 1.1, math.nan])
+def test_a_chance_that_cannot_be_is_refused(emulator, chance):
+    with pytest.raises(ValueError, match="chance"):
+        emulator.fail(status=500, chance=chance)

@@ -9,7 +9,7 @@ import aiohttp
 import async_solipsism
 import pytest
 
-from chatkit_async.emulator import Clock, Emulator
+from chatkit_async.emulator import Clock, Emulator, TokenBucket, Uniform
 
 
 @pytest.fixture
@@ -106,3 +106,45 @@ def test_stopping_takes_no_time_whatever_is_pending(run, wanted):
         return elapsed
 
     assert run(scenario) == 0
+
+
+def test_every_reply_takes_its_latency_the_same_for_a_seed(run, wanted):
+    async def scenario(emulator, http):
+        emulator.latency = Uniform(1, 5)
+        took = []
+        for _ in range(5):
+            start = asyncio.get_running_loop().time()
+            async with http.post("chatkit/sessions", json=wanted):
+                took.append(asyncio.get_running_loop().time() - start)
+        return took
+
+    first = run(scenario)
+
+    assert all(1 <= seconds <= 5 for seconds in first)
+    assert len(set(first)) == 5
+    assert run(scenario) == pytest.approx(first)
+
+
+def test_a_delay_comes_on_top_of_the_latency(run, wanted):
+    async def scenario(emulator, http):
+        emulator.latency = 2
+        assert emulator.latency == 2
+        emulator.fail(delay=3)
+        start = asyncio.get_running_loop().time()
+        async with http.post("chatkit/sessions", json=wanted):
+            return asyncio.get_running_loop().time() - start
+
+    assert run(scenario) == pytest.approx(5)
+
+
+def test_a_bucket_refills_as_virtual_time_passes(run, wanted):
+    async def scenario(emulator, http):
+        emulator.rate_limit = TokenBucket(rate=0.01)
+        statuses = []
+        for pause in (0, 99, 1):
+            await asyncio.sleep(pause)
+            async with http.post("chatkit/sessions", json=wanted) as response:
+                statuses.append(response.status)
+        return statuses
+
+    assert run(scenario) == [200, 429, 200]
