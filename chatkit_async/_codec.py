@@ -83,10 +83,10 @@ def from_dict(cls: type[R], data: object) -> R:
     """
     if not isinstance(data, Mapping):
         raise ParameterError([("data", f"should be a mapping, is {described(data)}")])
-    members = cast("dict[str, object]", data)
-    if type(data) is not dict:
+    members = cast("Mapping[str, object]", data)
+    if type(members) is not dict:
         # Not every mapping only reads when it is read: a defaultdict makes up what it lacks.
-        members = dict(cast("Mapping[str, object]", data))
+        members = dict(members)
     try:
         return _converter.structure(members, cls)
     except Exception:  # noqa: BLE001 - whatever keeps it from fitting, the other way takes it

@@ -9,7 +9,9 @@ import ssl as tls
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
+from math import inf
 from types import TracebackType
 from typing import Generic, Self, TypeVar, Unpack, cast
 
@@ -20,12 +22,15 @@ from yarl import URL
 
 from chatkit_async import __version__, _protocol, _retry
 from chatkit_async._protocol import Call, Reply
+from chatkit_async._retry import RateGate, RetryBudget
 from chatkit_async._transport import Link, Transport
 from chatkit_async.errors import (
     APIError,
+    APIStatusError,
     APITimeoutError,
     ClientClosedError,
     ConfigurationError,
+    RateLimitError,
 )
 from chatkit_async.models import ChatSession
 from chatkit_async.options import (
@@ -54,6 +59,9 @@ T = TypeVar("T", bound=ChatSession)
 S_co = TypeVar("S_co", covariant=True)
 
 logger = logging.getLogger("chatkit_async")
+
+RATE_LIMITED_TOGETHER = frozenset({"api_key", "organization", "project", "base_url"})
+"""The options that say whose rate limit counts."""
 
 USER_AGENT = (
     f"chatkit-async/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
@@ -161,11 +169,17 @@ class AsyncChatKit:
         del api_key, default_headers, proxy
         settings = Settings.resolve(given, max_connections=max_connections)
         transport = Transport(max_connections=max_connections, http_session=http_session)
-        self._set_up(given, settings, transport, Seam())
+        self._set_up(given, settings, transport, Seam(), RateGate(), RetryBudget())
         self._owns_transport = True
 
     def _set_up(
-        self, given: ClientOptions, settings: Settings, transport: Transport, seam: Seam
+        self,
+        given: ClientOptions,
+        settings: Settings,
+        transport: Transport,
+        seam: Seam,
+        gate: RateGate,
+        budget: RetryBudget,
     ) -> None:
         self._settings = settings
         # What the environment said is said once: with_options() does not ask again.
@@ -178,6 +192,8 @@ class AsyncChatKit:
         }
         self._transport = transport
         self._seam = seam
+        self._gate = gate
+        self._budget = budget
         self._base_url = str(URL(settings.base_url))
         self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
         self._headers = _static_headers(settings)
@@ -191,7 +207,8 @@ class AsyncChatKit:
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
         """Return a client with other settings, on the same connections.
 
-        Closing it closes nothing; it ends with this one.
+        Closing it closes nothing; it ends with this one. It is paced together with this one when
+        the API pushes back, unless it has another key, organization, project or base URL.
 
         Args:
             **options: What differs: see `ClientOptions`.
@@ -204,7 +221,10 @@ class AsyncChatKit:
         given: ClientOptions = {**self._given, **options}
         settings = Settings.resolve(given)
         other = object.__new__(type(self))
-        other._set_up(given, settings, self._transport, self._seam)
+        gate, budget = self._gate, self._budget
+        if not RATE_LIMITED_TOGETHER.isdisjoint(options):
+            gate, budget = RateGate(), RetryBudget()
+        other._set_up(given, settings, self._transport, self._seam, gate, budget)
         return other
 
     # Lifetime
@@ -262,23 +282,31 @@ class AsyncChatKit:
         Returns:
             The result, the reply it was read from, the attempts made, and the seconds spent.
         """
-        settings, now = self._settings, self._seam.now
+        settings, now, gate = self._settings, self._seam.now, self._gate
         timeout = options.get("timeout", settings.timeout)
         attempt_timeout = options.get("attempt_timeout", settings.attempt_timeout)
         max_retries = options.get("max_retries", settings.max_retries)
         started = now()
+        deadline = None if timeout is None else started + timeout
         number = 0
+        error: APIError | None = None
         while True:
+            if not gate.is_free:
+                await self._pass_gate(started, deadline, number, error)
             number += 1
             begun = now()
-            time_left = None if timeout is None else started + timeout - begun
             try:
-                result, reply = await self._attempt(call, attempt_timeout, time_left)
+                result, reply = await self._attempt(
+                    call, attempt_timeout, None if deadline is None else deadline - begun
+                )
             except APIError as failed:
                 error = failed
             else:
-                self._report(call, number, now() - begun, reply=reply)
-                return result, reply, number, now() - started
+                ended = now()
+                gate.accepted(ended, begun)
+                self._budget.put_back()
+                self._report(call, number, ended - begun, reply=reply)
+                return result, reply, number, ended - started
             # What is raised below is raised outside of the block above, and so without a context.
             ended = now()
             error.attempts, error.elapsed = number, ended - started
@@ -286,17 +314,23 @@ class AsyncChatKit:
                 error,
                 retries_made=number - 1,
                 max_retries=max_retries,
-                time_left=None if timeout is None else started + timeout - ended,
+                time_left=None if deadline is None else deadline - ended,
                 policy=settings.retry_policy,
+                budget=self._budget,
                 random=self._seam.random,
             )
+            if _retry.is_push_back(error):
+                asked = wait or error.retry_after or settings.retry_policy.initial_backoff
+                gate.push_back(ended, begun, asked)
+            elif isinstance(error, APIStatusError):
+                gate.accepted(ended, begun)
             self._report(call, number, ended - begun, error=error, next_wait=wait)
             if wait is None:
                 try:
                     raise error
                 finally:
                     del error  # its traceback holds this frame
-            await self._pause(wait)
+            await self._pause(self._seam.sleep(wait))
 
     async def _attempt(
         self, call: Call[T], attempt_timeout: float | None, time_left: float | None
@@ -373,17 +407,56 @@ class AsyncChatKit:
             raise ConfigurationError([("api_key", f"the key that the callable gave {problem}")])
         return Secret(cast("Secret", given).strip())
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait for the next attempt.
+    async def _pass_gate(
+        self, started: float, deadline: float | None, attempts: int, last: APIError | None
+    ) -> None:
+        """Wait for a call's turn, after the API pushed back.
+
+        Raises:
+            APIError: the turn does not come before the deadline: the last error, if there is one.
+            ClientClosedError: the client was closed meanwhile.
+        """
+        gate, now = self._gate, self._seam.now
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # a loop that was closed under its tasks
+                loop.call_soon_threadsafe(woken.set)
+
+        ticket = gate.enter(started, wake)
+        try:
+            while wait := gate.admit(ticket, now()):
+                time_left = inf if deadline is None else deadline - now()
+                if max(gate.opens_in(now()), wait if wait < inf else 0.0) >= time_left:
+                    break
+                if wait < inf:
+                    await self._pause(self._seam.sleep(wait))
+                else:
+                    await self._pause(woken.wait(), None if deadline is None else time_left)
+                    woken.clear()
+            else:
+                return
+        finally:
+            gate.leave(ticket)
+        failure = last or _kept_back(max(0.0, gate.opens_in(now())))
+        failure.attempts, failure.elapsed = attempts, now() - started
+        try:
+            raise failure
+        finally:
+            del failure, last
+
+    async def _pause(self, wait: Awaitable[object], limit: float | None = None) -> None:
+        """Wait for something, up to a limit in seconds, or until the client is closed.
 
         Raises:
             ClientClosedError: the client was closed meanwhile.
         """
-        timer = asyncio.timeout(None)
+        timer = asyncio.timeout(limit)
         self._transport.timers[timer] = asyncio.get_running_loop()
         try:
             async with timer:
-                await self._seam.sleep(seconds)
+                await wait
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -452,6 +525,15 @@ def _static_headers(settings: Settings) -> CIMultiDict[str]:
         headers["Authorization"] = Secret(f"Bearer {settings.api_key}")
     headers.update(settings.default_headers)
     return headers
+
+
+def _kept_back(seconds: float) -> RateLimitError:
+    return RateLimitError(
+        "not sent: the API pushed back (429), and this call's turn does not come before its "
+        f"timeout ends; the rate gate opens in {seconds:.1f} s",
+        status_code=HTTPStatus.TOO_MANY_REQUESTS,
+        retry_after=seconds or None,
+    )
 
 
 def _timed_out(base_url: str, attempt_timeout: float | None, *, whole: bool) -> APITimeoutError:

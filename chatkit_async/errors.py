@@ -148,14 +148,17 @@ class APIError(ChatKitError):
         self.elapsed = elapsed
         self.cause = cause
 
-    def __str__(self) -> str:
+    def _facts(self) -> list[str]:
         facts = [f"{self.attempts} attempt{'s' if self.attempts != 1 else ''}"]
         facts.append(f"{self.elapsed:.2f} s")
         if self.request_id is not None:
             facts.append(f"request id {self.request_id}")
         if self.cause is not None:
             facts.append(f"cause: {self.cause}")
-        return f"{self.message} ({', '.join(facts)})"
+        return facts
+
+    def __str__(self) -> str:
+        return f"{self.message} ({', '.join(self._facts())})"
 
 
 class APIConnectionError(APIError):
@@ -255,6 +258,12 @@ class APIStatusError(APIError):
         self.param = param
         self.type = type
         self.retry_after = retry_after
+
+    def _facts(self) -> list[str]:
+        facts = super()._facts()
+        if self.retry_after is not None:
+            facts.append(f"asked to wait {self.retry_after:g} s")
+        return facts
 
     @classmethod
     def of_status(cls, status_code: int) -> "type[APIStatusError]":

@@ -359,7 +359,8 @@ class Settings:
         connect_timeout = given.get("connect_timeout", CONNECT_TIMEOUT)
         max_retries = given.get("max_retries", MAX_RETRIES)
         headers = given.get("default_headers")
-        headers = {} if headers is None else headers
+        if headers is None:
+            headers = dict[str, str]()
         ssl = given.get("ssl")
         found.seconds("timeout", timeout)
         found.seconds("attempt_timeout", attempt_timeout)

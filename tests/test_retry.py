@@ -27,6 +27,7 @@ def wait(error=SERVER_ERROR, *, made=0, most=2, left=None, policy=RetryPolicy(),
         max_retries=most,
         time_left=left,
         policy=policy,
+        budget=_retry.RetryBudget(),
         random=lambda: drawn,
     )
 
