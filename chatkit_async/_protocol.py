@@ -192,9 +192,10 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
         APIStatusError: the status is not 2xx.
         APIResponseError: it is, and the body is of no use.
     """
+    secrets = tuple(secrets)
     if not HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
         raise _status_error(call, reply, secrets)
-    kind, cause, data = _decoded(reply)
+    kind, cause, data = _decoded(reply, secrets)
     if kind is not None:
         raise APIResponseError(
             f"the API replied {reply.status}, but {_FLAWS[kind]}; the session may exist all the "
@@ -202,7 +203,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
             kind=kind,
             status_code=reply.status,
             request_id=_masked(reply.request_id, secrets),
-            cause=_masked(cause, secrets),
+            cause=cause,
         )
     return _codec.from_dict(call.result, data)
 
@@ -217,7 +218,9 @@ _FLAWS: dict[ResponseErrorKind, str] = {
 }
 
 
-def _decoded(reply: Reply) -> tuple[ResponseErrorKind | None, str | None, dict[str, object]]:
+def _decoded(
+    reply: Reply, secrets: Iterable[str]
+) -> tuple[ResponseErrorKind | None, str | None, dict[str, object]]:
     """The reply's JSON object, or what is wrong with it and what the decoder said."""
     if reply.flaw is not None:
         return reply.flaw, None, {}
@@ -231,7 +234,7 @@ def _decoded(reply: Reply) -> tuple[ResponseErrorKind | None, str | None, dict[s
     except UnicodeDecodeError as error:
         return "not_json", f"{error.reason} at byte {error.start}", {}
     except ValueError as error:
-        return "not_json", str(error), {}
+        return "not_json", mask_text(str(error), secrets), {}
     if not isinstance(data, dict):
         return "not_an_object", None, {}
     return None, None, cast("dict[str, object]", data)
@@ -247,7 +250,6 @@ def _charset(reply: Reply) -> str | None:
 
 
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
-    secrets = tuple(secrets)
     body, kept = _error_body(reply, secrets)
     error = _members(body).get("error")
     fields = _members(error)
@@ -309,7 +311,7 @@ def _status_message(
 def _line(said: str) -> str:
     """What the API said, fit for a line of a log."""
     printable = "".join(character if character.isprintable() else " " for character in said)
-    return " ".join(printable.split())[:MAX_REASON].rstrip(".")
+    return " ".join(printable.split())[:MAX_REASON].rstrip(" .")
 
 
 def _reason(status: int) -> str:

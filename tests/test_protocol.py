@@ -1,0 +1,630 @@
+"""Without I/O: what is sent for a method, and what a reply means."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import traceback
+from datetime import UTC, datetime
+from enum import Enum
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+from replies import CLIENT_SECRET, DOCUMENTED_CANCELLED, DOCUMENTED_CREATED, FITTING
+from yarl import URL
+
+from chatkit_async import _protocol
+from chatkit_async._protocol import Reply
+from chatkit_async.errors import (
+    APIResponseError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+    ParameterError,
+    RateLimitError,
+)
+from chatkit_async.models import ChatSession
+from chatkit_async.secret import MASK, Secret
+
+KEY = Secret("sk-proj-0123456789abcdefghij")
+PARAMS = {"user": "u", "workflow": "wf"}
+CREATE = _protocol.create_session(PARAMS, {})
+CANCEL = _protocol.cancel_session("cksess_1", {})
+
+
+def read(content=b"", status=200, headers=(), *, call=CREATE, flaw=None, secrets=(KEY,)):
+    if not isinstance(content, bytes):
+        content = json.dumps(content).encode()
+    reply = Reply(status=status, headers=CIMultiDict(headers), content=content, flaw=flaw)
+    return _protocol.read(call, reply, secrets)
+
+
+def failure(*args, **kwargs):
+    with pytest.raises((APIStatusError, APIResponseError)) as caught:
+        read(*args, **kwargs)
+    error = caught.value
+    assert error.__context__ is None
+    assert error.__cause__ is None
+    return error
+
+
+def shown(error):
+    """All that can be seen of an error: its texts and attributes, and the package's frames."""
+    frames = error.__traceback__
+    while frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    rendered = traceback.TracebackException(type(error), error, frames, capture_locals=True)
+    return "".join([*rendered.format(), str(error), repr(error), repr(vars(error))])
+
+
+# What create sends
+
+
+def test_create_is_a_post_of_the_parameters():
+    assert CREATE.method == "POST"
+    assert CREATE.route == CREATE.path == "/chatkit/sessions"
+    assert CREATE.body == b'{"user":"u","workflow":{"id":"wf"}}'
+    assert CREATE.headers == {}
+    assert CREATE.result is ChatSession
+
+
+def test_a_call_is_frozen_and_its_repr_has_no_body():
+    with pytest.raises(AttributeError):
+        CREATE.body = b""
+    assert "wf" not in repr(CREATE)
+
+
+def test_extra_body_is_merged_into_what_is_sent():
+    call = _protocol.create_session(PARAMS, {"extra_body": {"workflow": {"gained": 1}}})
+    assert call.body == b'{"user":"u","workflow":{"id":"wf","gained":1}}'
+
+
+def test_every_problem_of_parameters_and_options_is_found_at_once():
+    with pytest.raises(ParameterError) as caught:
+        _protocol.create_session(
+            {"user": "", "workflow": {}},
+            {"timeout": 0, "extra_query": 5, "extra_body": {"a": float("nan")}},
+        )
+    assert [path for path, _ in caught.value.problems] == [
+        "user",
+        "workflow.id",
+        "timeout",
+        "extra_query",
+        "extra_body.a",
+    ]
+    assert caught.value.__context__ is None
+
+
+def test_an_extra_body_that_is_no_mapping_is_one_problem():
+    with pytest.raises(ParameterError) as caught:
+        _protocol.create_session(PARAMS, {"extra_body": [1]})
+    assert [path for path, _ in caught.value.problems] == ["extra_body"]
+
+
+def test_version_latest_is_sent_with_a_warning_that_says_why():
+    with pytest.warns(UserWarning, match="version='latest' .* fails in the browser"):
+        call = _protocol.create_session(
+            {"user": "u", "workflow": {"id": "wf", "version": "latest"}}, {}
+        )
+    assert b'"version":"latest"' in call.body
+
+
+def test_another_version_is_sent_without():
+    _protocol.create_session({"user": "u", "workflow": {"id": "wf", "version": "2"}}, {})
+
+
+# What cancel sends
+
+
+def test_cancel_is_a_post_without_a_body():
+    assert CANCEL.method == "POST"
+    assert CANCEL.route == "/chatkit/sessions/{session_id}/cancel"
+    assert CANCEL.path == "/chatkit/sessions/cksess_1/cancel"
+    assert CANCEL.body is None
+    assert CANCEL.result is ChatSession
+
+
+def test_cancel_has_a_body_where_one_is_asked_for():
+    assert _protocol.cancel_session("c", {"extra_body": {"a": 1}}).body == b'{"a":1}'
+    assert _protocol.cancel_session("c", {"extra_body": {}}).body == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("session_id", "segment"),
+    [
+        ("cksess_123", "cksess_123"),
+        ("a/b", "a%2Fb"),
+        ("a?x=1", "a%3Fx%3D1"),
+        ("a#b", "a%23b"),
+        ("a%2Fb", "a%252Fb"),
+        ("%2e%2e", "%252e%252e"),
+        ("...", "..."),
+        ("../x", "..%2Fx"),
+        ("é", "%C3%A9"),
+        ("a b", "a%20b"),
+        (" a ", "%20a%20"),
+        ("a+b", "a%2Bb"),
+        ("{session_id}", "%7Bsession_id%7D"),
+        ("a\\b", "a%5Cb"),
+        ("a;b", "a%3Bb"),
+        ("😀", "%F0%9F%98%80"),
+    ],
+)
+def test_an_id_is_one_segment_of_the_path_encoded_exactly_once(session_id, segment):
+    path = _protocol.cancel_session(session_id, {}).path
+    assert path == f"/chatkit/sessions/{segment}/cancel"
+    # As aiohttp is handed it, and sends it.
+    assert URL(f"https://host/v1{path}", encoded=True).raw_path == f"/v1{path}"
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1).filter(str.strip))
+def test_any_id_arrives_as_it_is(session_id):
+    if session_id in {".", ".."}:
+        return
+    segments = _protocol.cancel_session(session_id, {}).path.split("/")
+    assert [unquote(segment) for segment in segments] == [
+        *("", "chatkit", "sessions"),
+        session_id,
+        "cancel",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("session_id", "sentence"),
+    [
+        ("", "should not be empty"),
+        (" ", "should not be blank"),
+        ("\u2003", "should not be blank"),
+        (".", "should not be '.' or '..', which a path reads as a folder"),
+        ("..", "should not be '.' or '..', which a path reads as a folder"),
+        ("a\r\nb", "has a control character"),
+        ("a\0", "has a control character"),
+        ("a\x7f", "has a control character"),
+        ("a\x85", "has a control character"),
+        ("a\ud800", "has text that UTF-8 cannot encode (a lone surrogate)"),
+        (None, "should be a session's id, a string, is of type NoneType"),
+        (5, "should be a session's id, a string, is of type int"),
+        (b"cksess_1", "should be a session's id, a string, is of type bytes"),
+        (ChatSession.from_dict({}), "should be a session's id, a string, is of type ChatSession"),
+    ],
+    ids=ascii,
+)
+def test_an_id_that_cannot_be_right(session_id, sentence):
+    with pytest.raises(ParameterError) as caught:
+        _protocol.cancel_session(session_id, {})
+    assert caught.value.problems == (("session_id", sentence),)
+
+
+def test_every_problem_of_a_cancel_is_found_at_once():
+    with pytest.raises(ParameterError) as caught:
+        _protocol.cancel_session("", {"max_retries": -1, "extra_body": {"a": {1}}})
+    assert [path for path, _ in caught.value.problems] == [
+        "session_id",
+        "max_retries",
+        "extra_body.a",
+    ]
+
+
+# The options of both
+
+
+class Colour(str, Enum):  # noqa: UP042 - its str() is not its value
+    RED = "red & green"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda options: _protocol.create_session(PARAMS, options),
+        lambda options: _protocol.cancel_session("cksess_1", options),
+    ],
+    ids=["create", "cancel"],
+)
+class TestOptions:
+    def test_a_query_is_encoded(self, call):
+        query = {"a b": "c&d=e", "é": "ü", "n": 5, "x": 2.5, "e": Colour.RED, "s": Secret("t")}
+        path = call({"extra_query": query}).path
+        assert path.endswith("?a+b=c%26d%3De&%C3%A9=%C3%BC&n=5&x=2.5&e=red+%26+green&s=t")
+
+    @pytest.mark.parametrize("options", [{}, {"extra_query": {}}])
+    def test_without_a_query_there_is_no_question_mark(self, call, options):
+        assert "?" not in call(options).path
+
+    def test_headers_are_kept_as_secrets(self, call):
+        made = call({"extra_headers": {"X-Token": "hush-hush", "X-Colour": Colour.RED}})
+        assert made.headers == {"X-Token": "hush-hush", "X-Colour": "red & green"}
+        assert "hush-hush" not in repr(made)
+
+    def test_an_unknown_option_is_a_type_error(self, call):
+        with pytest.raises(TypeError, match="did you mean 'timeout'"):
+            call({"timeuot": 5})
+
+
+# Replies that are of use
+
+
+def test_a_reply_is_read_into_the_call_s_result():
+    session = read(FITTING)
+    assert session == ChatSession.from_dict(FITTING)
+    assert session.validate() is session
+
+
+@pytest.mark.parametrize("data", [DOCUMENTED_CREATED, DOCUMENTED_CANCELLED, {}])
+def test_any_json_object_is_read(data):
+    assert read(data).to_dict() == data
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 299])
+def test_any_2xx_is_success(status):
+    assert read(FITTING, status).id == FITTING["id"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content_type"),
+    [
+        ("utf-8", "application/json"),
+        ("utf-8", None),
+        ("utf-8", "text/plain"),
+        ("utf-8", "application/json; charset=latin-1"),
+        ("utf-8-sig", "application/json"),
+        ("utf-16", "application/json"),
+        ("latin-1", "application/json; charset=ISO-8859-1"),
+        ("latin-1", 'application/json; profile=x; Charset = "latin-1"'),
+        ("cp1252", "application/json;charset=windows-1252;"),
+    ],
+)
+def test_a_body_is_read_in_its_charset(encoding, content_type):
+    headers = {} if content_type is None else {"content-type": content_type}
+    content = json.dumps({"user": "Zoë"}, ensure_ascii=False).encode(encoding)
+    assert read(content, headers=headers).user == "Zoë"
+
+
+def test_the_request_id_is_the_header_s_whatever_its_case():
+    reply = Reply(status=200, headers=CIMultiDict({"X-REQUEST-ID": "req_1"}), content=b"")
+    assert reply.request_id == "req_1"
+    assert Reply(status=200, headers={}, content=b"").request_id is None
+
+
+def test_a_reply_s_repr_has_neither_body_nor_headers():
+    reply = Reply(status=200, headers={"Set-Cookie": KEY}, content=CLIENT_SECRET.encode())
+    assert KEY not in repr(reply)
+    assert CLIENT_SECRET not in repr(reply)
+
+
+# Replies that are of no use
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"),
+        (b" \r\n\t ", "empty"),
+        (b"<html>502</html>", "not_json"),
+        (b'{"id": "cut of', "not_json"),
+        (b"{'id': 'x'}", "not_json"),
+        (b"\xff\xfe\xfa", "not_json"),
+        ('{"user": "é"}'.encode("latin-1"), "not_json"),
+        (b"null", "not_an_object"),
+        (b"[]", "not_an_object"),
+        (b'"id"', "not_an_object"),
+        (b"5", "not_an_object"),
+        (b"true", "not_an_object"),
+        (b"[" * 1_000_000, "too_deep"),
+        (b'{"a":' * 1_000_000, "too_deep"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_2xx_without_a_json_object_is_an_error_that_says_why(content, kind):
+    error = failure(content, 201, {"x-request-id": "req_1"})
+    assert isinstance(error, APIResponseError)
+    assert error.kind == kind
+    assert error.status_code == 201
+    assert error.request_id == "req_1"
+    assert error.message.startswith("the API replied 201, but ")
+    assert "lapses by itself" in error.message
+
+
+@pytest.mark.parametrize("flaw", ["truncated", "too_large"])
+def test_a_body_that_is_not_whole_is_not_read(flaw):
+    assert failure(FITTING, flaw=flaw).kind == flaw
+
+
+@pytest.mark.parametrize("charset", ["no-such", "hex", "idna", "a\0b", '""', ""])
+def test_a_charset_that_does_not_help_is_no_other_error(charset):
+    content = '{"user": "é"}'.encode("latin-1")
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    assert failure(content, headers=headers).kind == "not_json"
+
+
+def test_what_the_decoder_said_is_kept_without_the_document():
+    error = failure(f'{{"client_secret": "{CLIENT_SECRET}", oops}}'.encode())
+    assert error.cause.startswith("Expecting property name enclosed in double quotes: line 1")
+    assert CLIENT_SECRET not in shown(error)
+
+
+def test_no_frame_of_an_unusable_reply_shows_its_body():
+    for content in (json.dumps([CLIENT_SECRET]).encode(), CLIENT_SECRET.encode() + b"\xff"):
+        assert CLIENT_SECRET not in shown(failure(content))
+
+
+# Errors of the API
+
+
+def error_of(**error):
+    return {"error": {"message": "No.", "type": "invalid_request_error", **error}}
+
+
+def test_an_error_has_all_that_the_api_said():
+    body = error_of(message="Too long: 'user'.", param="user", code="string_too_long")
+    error = failure(body, 400, {"x-request-id": "req_1", "X-Other": "kept"})
+    assert type(error) is BadRequestError
+    assert error.status_code == 400
+    assert error.code == "string_too_long"
+    assert error.param == "user"
+    assert error.type == "invalid_request_error"
+    assert error.request_id == "req_1"
+    assert error.body == body
+    assert error.headers["x-other"] == "kept"
+    assert error.retry_after is None
+    assert error.message == "the API replied 400 to POST /chatkit/sessions: Too long: 'user'"
+
+
+@pytest.mark.parametrize(
+    ("content", "body", "reason"),
+    [
+        (b"", "", "Bad Gateway"),
+        (b"<html>oops</html>", "<html>oops</html>", "Bad Gateway"),
+        (b'{"error": {"message": "cut', '{"error": {"message": "cut', "Bad Gateway"),
+        (b"null", None, "Bad Gateway"),
+        (b"[1]", [1], "Bad Gateway"),
+        (b'"busy"', "busy", "Bad Gateway"),
+        (b"{}", {}, "Bad Gateway"),
+        (b'{"detail": "busy"}', {"detail": "busy"}, "Bad Gateway"),
+        (b'{"error": null}', {"error": None}, "Bad Gateway"),
+        (b'{"error": [1]}', {"error": [1]}, "Bad Gateway"),
+        (b'{"error": "busy."}', {"error": "busy."}, "busy"),
+        (b'{"error": {"message": ""}}', {"error": {"message": ""}}, "Bad Gateway"),
+        (b'{"error": {"message": " . "}}', {"error": {"message": " . "}}, "Bad Gateway"),
+        (b'{"error": {"message": 5}}', {"error": {"message": 5}}, "Bad Gateway"),
+        (b"\xff\xfe\xfa", "\ufffd\ufffd\ufffd", "Bad Gateway"),
+    ],
+)
+def test_any_body_makes_an_error(content, body, reason):
+    error = failure(content, 502)
+    assert type(error) is InternalServerError
+    assert error.body == body
+    assert error.message == f"the API replied 502 to POST /chatkit/sessions: {reason}"
+    assert (error.code, error.param, error.type) == (None, None, None)
+
+
+@pytest.mark.parametrize("value", [5, True, ["x"], {"x": 1}, None], ids=repr)
+def test_fields_of_a_wrong_type_are_none_and_stay_in_the_body(value):
+    body = error_of(code=value, param=value, type=value)
+    error = failure(body, 400)
+    assert (error.code, error.param, error.type) == (None, None, None)
+    assert error.body == body
+
+
+def test_a_body_that_is_nested_too_deeply_is_kept_as_text():
+    error = failure(b"[" * 10_000, 500)
+    assert error.body == "[" * 10_000
+
+
+def test_a_long_body_is_cut_and_its_fields_are_read_all_the_same():
+    error = failure(error_of(code="too_long", message="No." + " x" * 20_000), 400)
+    assert isinstance(error.body, str)
+    assert len(error.body) == _protocol.MAX_ERROR_BODY
+    assert error.code == "too_long"
+    assert len(error.message) < 1_100
+
+
+def test_what_the_api_said_becomes_one_line():
+    error = failure(error_of(message="first\r\nsecond\t\x1b[31m third\ud800."), 400)
+    assert error.message.endswith("/chatkit/sessions: first second [31m third")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (401, None, "Check OPENAI_API_KEY or api_key"),
+        (403, None, "The key may not do this"),
+        (429, None, "send fewer at a time"),
+        (429, "insufficient_quota", "trying again will not help"),
+        (404, None, "the usual cause is a workflow that belongs to another project than the key"),
+    ],
+)
+def test_an_error_says_what_to_do(status, code, hint):
+    assert hint in failure(error_of(code=code), status).message
+
+
+def test_a_404_on_cancel_is_about_the_session():
+    error = failure(error_of(), 404, call=CANCEL)
+    assert type(error) is NotFoundError
+    assert "Check the session's id" in error.message
+    assert "POST /chatkit/sessions/{session_id}/cancel" in error.message
+
+
+def test_a_status_without_a_name_gives_no_reason():
+    assert failure(b"", 599).message.endswith("no reason given")
+
+
+@pytest.mark.parametrize("status", [100, 301, 304, 399, 400, 499, 500, 600])
+def test_whatever_is_not_2xx_is_an_error(status):
+    error = failure(FITTING, status)
+    assert isinstance(error, APIStatusError)
+    assert error.status_code == status
+    assert CLIENT_SECRET not in shown(error)
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://other.example/v1/chatkit/sessions?a=b", "https://other.example"),
+        ("http://other.example:8080/x", "http://other.example:8080"),
+        ("//other.example/x", "https://other.example"),
+        ("http://[2001:db8::1]:80/", "http://[2001:db8::1]:80"),
+        ("https://user:hush-hush@other.example/", "https://other.example"),
+        ("/v2/chatkit/sessions", "the same host"),
+        ("", "the same host"),
+        ("https://[", "an invalid address"),
+        ("https://host:port/", "an invalid address"),
+    ],
+)
+def test_a_redirect_names_where_it_leads_and_is_not_followed(location, target):
+    error = failure(b"", 307, {"Location": location})
+    assert f"Redirects are not followed, as the key would go along (to {target})" in error.message
+    assert "hush-hush" not in error.message
+
+
+def test_an_error_pickles_with_its_headers():
+    error = failure(error_of(), 429, {"Retry-After": "5"})
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert type(again) is RateLimitError
+    assert vars(again) == vars(error)
+    assert again.headers["retry-after"] == "5"
+
+
+# No secret in any of it
+
+
+WRITTEN = {
+    "plain": KEY,
+    "in a sentence": f"Incorrect API key provided: {KEY}.",
+    "bearer": f"Bearer {KEY}",
+    "url": quote(f"a/{KEY}&", safe=""),
+    "percent": "".join(f"%{byte:02X}" for byte in KEY.encode()),
+    "base64 0": base64.b64encode(f"{KEY}:x".encode()).decode(),
+    "base64 1": base64.b64encode(f"u{KEY}".encode()).decode(),
+    "base64 2": base64.b64encode(f"us{KEY}".encode()).decode(),
+    "json": json.dumps({"key": KEY}),
+    "escaped": "".join(f"\\u{ord(c):04x}" for c in KEY),
+}
+
+
+@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
+def test_a_key_is_in_nothing_of_an_error_however_the_server_writes_it(text):
+    body = error_of(message=text, param=text, code=text, type=text, extra=[{text: text}])
+    headers = {"x-request-id": text, "X-Echo": text, "Location": text}
+    for error in (
+        failure(body, 401, headers),
+        failure(body, 307, headers),
+        failure(text.encode(), 500, headers),
+        failure(b"[" + text.encode(), 200, {**headers, "Content-Type": f"a/b; charset={text}"}),
+        failure(b'"\xff"', 200, {**headers, "Content-Type": f"a/b; charset={text}"}),
+    ):
+        seen = shown(error) + repr(dict(getattr(error, "headers", {})))
+        assert KEY not in seen
+        assert KEY not in unquote(seen)
+        assert text not in seen
+        assert MASK in str(error)
+
+
+def test_a_key_that_the_cut_would_halve_is_masked_first():
+    filler = "x" * (_protocol.MAX_ERROR_BODY - 10)
+    secret = "0123456789abcdef0123456789abcdef"
+    error = failure(f"{filler}{secret}".encode(), 500, secrets=(secret,))
+    assert secret[:8] not in error.body
+
+
+def test_a_key_in_the_origin_of_a_redirect_is_masked():
+    assert KEY not in failure(b"", 307, {"Location": f"https://{KEY}.example/"}).message
+
+
+def test_client_secrets_and_cookies_of_an_error_are_masked():
+    body = {"error": {"message": "No."}, "session": {"client_secret": "short", "id": "cksess_1"}}
+    error = failure(body, 409, {"Set-Cookie": "session=hush"})
+    assert error.body["session"] == {"client_secret": MASK, "id": "cksess_1"}
+    assert error.headers["Set-Cookie"] == MASK
+
+
+def test_other_tokens_of_an_error_are_masked_too():
+    error = failure(f'<p>{CLIENT_SECRET} "client_secret": "short"</p>'.encode(), 500)
+    assert error.body == f'<p>{MASK} "client_secret": "{MASK}"</p>'
+
+
+def test_secrets_may_be_any_iterable():
+    error = failure(error_of(message=KEY, param=KEY), 401, secrets=iter([KEY]))
+    assert isinstance(error, AuthenticationError)
+    assert KEY not in shown(error)
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After-Ms": "1500", "Retry-After": "9"}, 1.5),
+        ({"retry-after-ms": "0", "Retry-After": "9"}, 9.0),
+        ({"retry-after-ms": "junk", "Retry-After": "9"}, 9.0),
+        ({"retry-after-ms": "-5", "Retry-After": "9"}, 9.0),
+        ({"RETRY-AFTER": "9"}, 9.0),
+        ({"Retry-After": " 9 "}, 9.0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"Retry-After": "0"}, None),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": ""}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "-inf"}, None),
+        ({"Retry-After": "1e999"}, None),
+        ({"Retry-After": "5, 7"}, None),
+    ],
+    ids=repr,
+)
+def test_seconds_to_wait(headers, seconds):
+    assert _protocol.retry_after(CIMultiDict(headers)) == seconds
+
+
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2026 09:28:30 +0200", 30.0),
+        ("Wed, 21 Oct 2026 07:28:30 -0000", 30.0),
+        ("Wed, 21 Oct 2026 07:28:30", 30.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", None),
+        ("Wed, 32 Oct 2026 07:27:00 GMT", None),
+        ("1 Jan 2000 00:00:00 +9999999999999999999999", None),
+    ],
+)
+def test_a_date_counts_from_the_reply_s_own(until, seconds):
+    assert _protocol.retry_after(CIMultiDict({"Retry-After": until, "Date": DATE})) == seconds
+
+
+@pytest.mark.parametrize("date", [{}, {"Date": "junk"}], ids=["without", "with a bent"])
+def test_a_date_counts_from_now_without_the_reply_s_own(monkeypatch, date):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 10, 21, 7, 28, tzinfo=UTC).astimezone(tz)
+
+    monkeypatch.setattr(_protocol, "datetime", Clock)
+    headers = {"Retry-After": "Wed, 21 Oct 2026 07:28:05 GMT", **date}
+    assert _protocol.retry_after(CIMultiDict(headers)) == 5.0
+
+
+@given(
+    st.text()
+    | st.from_regex(r"\w{3}, \d{1,20} \w{3} \d{1,20} \d+:\d+:\d+ [+-]?\w{1,30}", fullmatch=True)
+)
+def test_no_header_breaks_it(text):
+    seconds = _protocol.retry_after({"retry-after": text, "retry-after-ms": text, "date": DATE})
+    assert seconds is None or 0 < seconds < float("inf")
+
+
+def test_an_error_carries_the_wait():
+    assert failure(b"", 429, {"Retry-After": "7"}).retry_after == 7.0
