@@ -110,8 +110,11 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serve(handle, *, ssl=None):
-    """Serve on loopback: `handle(server, wire)` is called for each connection, and then it closes."""
+async def serve(handle, *, ssl=None, sock=None):
+    """Serve on loopback: `handle(server, wire)` is called for each connection, and then it closes.
+
+    `sock` is a socket that is bound already, where the port has to be known before.
+    """
     server = Server("https" if ssl else "http")
     tasks = set()
 
@@ -136,7 +139,8 @@ async def serve(handle, *, ssl=None):
             server.open.discard(wire)
             server.note()
 
-    listener = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=ssl)
+    where = {"host": "127.0.0.1", "port": 0} if sock is None else {"sock": sock}
+    listener = await asyncio.start_server(connected, **where, ssl=ssl)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
