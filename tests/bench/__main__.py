@@ -64,7 +64,7 @@ class Run:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._parts: list[str] = options.parts or list(PARTS)
+        self._parts: list[str] = options.only or list(PARTS)
         self._rounds: int = options.rounds
         self._scale: float = options.scale
         self._base: Path | None = options.base
@@ -74,9 +74,10 @@ class Run:
         self._absent = set[str]()
         if self._base is None:
             self._absent.add(BASE)
-        if find_spec("openai") is None:
-            self._absent.add(OPENAI)
-            self.notes.append("openai is left out: it is not installed (dependency group bench)")
+        if OPENAI in options.without:
+            self._leave_out(OPENAI, "as asked")
+        elif find_spec("openai") is None:
+            self._leave_out(OPENAI, "it is not installed (dependency group bench)")
         if "sync" in self._parts and find_spec("chatkit_async.sync") is None:
             self._parts.remove("sync")
             self.notes.append("sync is left out: there is no chatkit_async.sync")
@@ -87,6 +88,10 @@ class Run:
             self._imports()
         if scenarios := [scenario for scenario in SCENARIOS if scenario.part in self._parts]:
             self._creates(scenarios)
+
+    def _leave_out(self, peer: str, reason: str) -> None:
+        self._absent.add(peer)
+        self.notes.append(f"{peer} is left out: {reason}")
 
     def _order(self, peers: Iterable[str], number: int) -> list[str]:
         """Those of the peers that take part, in each round starting with the next one."""
@@ -213,8 +218,8 @@ class Run:
 def main() -> None:
     """Measure, print the report, and write it as JSON."""
     options = _options()
-    if options.parts == ["layers"]:
-        layers.main(options.rounds)
+    if options.layers:
+        layers.main(options.rounds, options.scale)
         return
     run = Run(options)
     busy = [report.load()]
@@ -236,9 +241,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, "layers"], help="default: the first three"
-    )
+    parser.add_argument("--only", action="append", choices=PARTS, help="may be repeated")
+    parser.add_argument("--without", action="append", choices=[OPENAI], default=[])
+    parser.add_argument("--layers", action="store_true", help="where our own CPU time goes")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--scale", type=float, default=1.0, help="of the requests in each round")
     parser.add_argument("--base", type=Path, help="another checkout of ours, to compare with")

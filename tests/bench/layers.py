@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 50
 REQUESTS = 2000
+"""In each round, at a scale of 1."""
 
 
 class Ladder:
@@ -82,7 +83,7 @@ class Ladder:
         }
 
 
-async def _climb(rounds: int, base_url: str) -> dict[str, list[float]]:
+async def _climb(rounds: int, requests: int, base_url: str) -> dict[str, list[float]]:
     async with (
         AsyncChatKit(api_key=API_KEY, base_url=base_url) as client,
         ClientSession(connector=TCPConnector(limit=0), cookie_jar=DummyCookieJar()) as lean,
@@ -92,19 +93,19 @@ async def _climb(rounds: int, base_url: str) -> dict[str, list[float]]:
         taken: dict[str, list[float]] = {name: [] for name in (*rungs, *parts)}
         for number in range(rounds + 1):
             for name, step in rungs.items():
-                seconds = await _cpu(step)
+                seconds = await _cpu(step, requests)
                 if number:  # the first opened the connections
                     taken[name].append(seconds)
             for name, work in parts.items():
                 started = time.process_time()
-                for _ in range(REQUESTS):
+                for _ in range(requests):
                     work()
-                taken[name].append((time.process_time() - started) / REQUESTS)
+                taken[name].append((time.process_time() - started) / requests)
     return taken
 
 
-async def _cpu(step: Callable[[], Awaitable[object]]) -> float:
-    left = iter(range(REQUESTS))
+async def _cpu(step: Callable[[], Awaitable[object]], requests: int) -> float:
+    left = iter(range(requests))
 
     async def one_after_the_other() -> None:
         for _ in left:
@@ -112,13 +113,14 @@ async def _cpu(step: Callable[[], Awaitable[object]]) -> float:
 
     started = time.process_time()
     await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
-    return (time.process_time() - started) / REQUESTS
+    return (time.process_time() - started) / requests
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, scale: float) -> None:
     """Print what each layer costs."""
+    requests = max(int(REQUESTS * scale), AT_ONCE)
     with Server() as server:
-        taken = asyncio.run(_climb(rounds, f"http://127.0.0.1:{server.port}/plain/v1"))
+        taken = asyncio.run(_climb(rounds, requests, f"http://127.0.0.1:{server.port}/plain/v1"))
     medians = {name: statistics.median(seconds) * 1e6 for name, seconds in taken.items()}
     rows = [["layer", "CPU, us", "adds, us", "to the leanest", ""]]
     lowest = below = next(iter(medians.values()))

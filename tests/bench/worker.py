@@ -102,7 +102,7 @@ async def _in_flight(peer: str, base_url: str, requests: int, at_once: int) -> M
             await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
 
         _check(await create())
-        await fill(at_once * 4, [])
+        await fill(min(at_once * 4, requests), [])
         with Meter(base_url) as meter:
             await fill(requests, meter.latencies)
         return meter.measured
@@ -131,7 +131,7 @@ def threads(peer: str, base_url: str, requests: int, at_once: int) -> Measured:
                 thread.join()
 
         _check(create())
-        fill(at_once * 4, [])
+        fill(min(at_once * 4, requests), [])
         with Meter(base_url) as meter:
             fill(requests, meter.latencies)
         return meter.measured

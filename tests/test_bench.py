@@ -1,0 +1,84 @@
+"""The benchmark runs and reports. What it measures here means nothing: too few, too short."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent / "bench"
+
+
+def run(*options):
+    return subprocess.run(
+        [
+            sys.executable,
+            BENCH,
+            "--rounds",
+            "1",
+            "--scale",
+            "0.001",
+            "--without",
+            "openai",
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def printed_and_written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "new" / "report.json"
+    return run("--json", path), json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_figure_is_printed_and_written(printed_and_written):
+    printed, written = printed_and_written
+    assert len(written["figures"]) >= 3
+    for figure in written["figures"]:
+        assert figure["name"] in printed
+        assert figure["median"] == figure["rounds"][0]
+
+
+def test_figures_with_an_aim_say_whether_they_met_it(printed_and_written):
+    _, written = printed_and_written
+    for figure in written["figures"]:
+        assert (figure["met"] is None) == (figure["aim"] is None)
+
+
+def test_the_report_names_machine_and_versions(printed_and_written):
+    printed, written = printed_and_written
+    assert set(written["machine"]) == {"cpu", "cores", "os", "python", "load_before_and_after"}
+    assert written["versions"]["aiohttp"] in printed
+
+
+def test_absolute_numbers_are_there_as_context(printed_and_written):
+    _, written = printed_and_written
+    for row in written["context"]:
+        assert row["cpu_us"] > 0
+
+
+def test_the_load_server_says_what_it_can_do_alone(printed_and_written):
+    printed, _ = printed_and_written
+    assert "alone, the load server can answer" in printed
+
+
+def test_a_peer_that_is_left_out_is_so_with_a_line_saying_why(printed_and_written):
+    printed, written = printed_and_written
+    assert "openai" not in {row["who"] for row in written["context"]}
+    assert "openai is left out: as asked" in printed
+
+
+def test_the_layers_add_up_from_bare_aiohttp_to_create():
+    rows = [line for line in run("--layers").splitlines() if line.startswith("+ ")]
+    assert [row.split(":")[0].split("  ")[0] for row in rows] == [
+        "+ transport",
+        "+ an attempt",
+        "+ the loop of attempts",
+        "+ create",
+    ]
