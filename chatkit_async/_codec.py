@@ -83,10 +83,8 @@ def from_dict(cls: type[R], data: object) -> R:
     """
     if not isinstance(data, Mapping):
         raise ParameterError([("data", f"should be a mapping, is {described(data)}")])
-    members = cast("Mapping[str, object]", data)
-    if type(members) is not dict:
-        # Not every mapping only reads when it is read: a defaultdict makes up what it lacks.
-        members = dict(members)
+    # A dict of its own: another mapping, as a defaultdict, may make up what it lacks.
+    members = dict(cast("Mapping[str, object]", data))
     try:
         return _converter.structure(members, cls)
     except Exception:  # noqa: BLE001 - whatever keeps it from fitting, the other way takes it

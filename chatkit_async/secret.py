@@ -64,7 +64,8 @@ def mask_text(text: str, secrets: Iterable[str]) -> str:
         forms = _forms(secret)
         for form in forms:
             text = text.replace(form, MASK)
-        if forms and (secret in unquote(text) or _unescaped(secret) in _unescaped(text)):
+        bare = _unescaped(secret)
+        if forms and (secret in unquote(text) or (bare and bare in _unescaped(text))):
             return MASK
     text = _CLIENT_SECRET.sub(rf"\g<1>{MASK}", text)
     text = _FORM_SECRET.sub(rf"\g<1>{MASK}", text)
@@ -95,7 +96,7 @@ def mask_json(value: object, secrets: Iterable[str]) -> object:
 
 def _forms(secret: str) -> list[str]:
     """The ways a secret is commonly written, longest first."""
-    if len(_unescaped(secret)) < SHORTEST:
+    if len(secret) < SHORTEST:
         return []
     raw = secret.encode("utf-8", "surrogatepass")
     forms = {secret, quote(raw, safe=""), json.dumps(secret)[1:-1]}

@@ -211,6 +211,12 @@ def test_no_known_secret_is_left_in_a_text(secret, before, after):
     assert secret not in masked.replace(MASK, "") or secret in before + after + MASK
 
 
+@pytest.mark.parametrize("secret", ["1234567\\", "\\" * 8])
+def test_a_secret_of_backslashes_is_masked_too(secret):
+    assert mask_text(f"<{secret}>", [secret]) == f"<{MASK}>"
+    assert mask_text("<fine>", [secret]) == "<fine>"
+
+
 def test_every_known_secret_is_masked():
     assert mask_text("first-secret second-secret", ["first-secret", "second-secret"]) == (
         f"{MASK} {MASK}"
