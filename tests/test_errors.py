@@ -195,6 +195,15 @@ def test_a_failed_call_says_all_there_is_to_quote():
     )
 
 
+@pytest.mark.parametrize(
+    ("retry_after", "fact"),
+    [(None, ""), (2.0, ", asked to wait 2 s"), (0.25, ", asked to wait 0.25 s")],
+)
+def test_a_status_error_says_what_wait_the_server_asked_for(retry_after, fact):
+    error = APIStatusError("said", retry_after=retry_after)
+    assert str(error) == f"said (1 attempt, 0.00 s{fact})"
+
+
 def test_a_status_error_without_headers_has_empty_ones():
     assert APIStatusError("said").headers == {}
 
