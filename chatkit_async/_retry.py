@@ -176,7 +176,7 @@ class RateGate:
         self._closed_until = 0.0
         self._next_slot = 0.0
         self._pushed_back = -inf  # when the last push-back that counted was heard
-        self._waited = 0.0  # when an attempt last had to wait
+        self._waited = 0.0  # until when an attempt last had to wait
         self._waiting: list[Ticket] = []
         self._numbers = count()
         self._accepted: deque[float] = deque(maxlen=self.MEMORY)  # when, since the last push-back
@@ -202,11 +202,11 @@ class RateGate:
             if self._rate is None:
                 return 0.0
             if self._waiting[0] is not ticket:
-                self._waited = now
+                self._waited = max(self._waited, now)
                 return inf
             slot = max(self._next_slot, self._closed_until)
             if now < slot:
-                self._waited = now
+                self._waited = slot
                 return max(slot - now, 0.001)  # a clock may not tell less apart
             if now - self._waited > self.QUIET:
                 self._set_free()
@@ -253,8 +253,8 @@ class RateGate:
                 return  # an echo: the rate was lowered for this already
             self._rate, self._measured = self._measure(now, wait)
             self._accepted.clear()
-            self._pushed_back = self._waited = now
-            self._next_slot = self._closed_until
+            self._pushed_back = now
+            self._next_slot = self._waited = self._closed_until
 
     def _measure(self, now: float, wait: float) -> tuple[float, float]:
         """The highest rate that the server was seen to accept, and the seconds it was seen for.
@@ -262,10 +262,12 @@ class RateGate:
         Of all the spans from a remembered acceptance to the end of the wait, the one that held the
         most acceptances per second. One attempt per wait is what the server itself allows.
         """
-        recent = [accepted for accepted in self._accepted if accepted > now - self.LONGEST]
+        # A copy: another thread's loop adds to it without the lock while the gate is free.
+        recent = [heard for heard in self._accepted.copy() if heard > now - self.LONGEST]
         spans = [now + wait - start for start in recent]
         rates = ((len(spans) - place) / span for place, span in enumerate(spans))
-        return max(zip(rates, spans, strict=True), default=(1 / wait, wait))
+        rate, measured = max(zip(rates, spans, strict=True), default=(1 / wait, wait))
+        return max(rate, 1 / self.LONGEST), measured
 
     def _set_free(self) -> None:
         self._rate = None
