@@ -5,7 +5,6 @@ import atexit
 import os
 import ssl as tls
 import warnings
-import weakref
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
@@ -14,6 +13,7 @@ from threading import Lock, Thread, get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast
 
+from chatkit_async._transport import Transport
 from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit
 from chatkit_async.errors import ChatKitError, ClientClosedError
 from chatkit_async.models import (
@@ -91,7 +91,7 @@ class ChatKit:
         ConfigurationError: with every problem of the settings. A key is never echoed.
     """
 
-    sessions: "Sessions"
+    _base_url = ""  # of a client that could not be made
 
     def __init__(
         self,
@@ -130,11 +130,15 @@ class ChatKit:
         }
         given = hidden(given)  # before anything can raise: see there
         del api_key, default_headers, proxy
-        client = AsyncChatKit(**given, max_connections=max_connections)
-        self._set_up(client, _Crossing(client), owns_crossing=True)
+        client = _Client(**given, max_connections=max_connections)
+        crossing = _Crossing(
+            client.hand_over(), f"{type(self).__name__}(base_url={client.base_url!r})"
+        )
+        self._set_up(client, crossing, owns_crossing=True)
 
-    def _set_up(self, client: AsyncChatKit, crossing: "_Crossing", *, owns_crossing: bool) -> None:
+    def _set_up(self, client: "_Client", crossing: "_Crossing", *, owns_crossing: bool) -> None:
         self._client = client
+        self._base_url = client.base_url
         self._crossing = crossing
         self._owns_crossing = owns_crossing
         self.sessions = Sessions(client.sessions, crossing)
@@ -147,7 +151,8 @@ class ChatKit:
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
         """Return a client with other settings, on the same connections.
 
-        Closing it closes nothing; it ends with this one.
+        Closing it closes nothing; it ends with this one. It is paced together with this one when
+        the API pushes back, unless it has another key, organization, project or base URL.
 
         Args:
             **options: What differs: see `ClientOptions`.
@@ -177,7 +182,7 @@ class ChatKit:
         self.close()
 
     def __repr__(self) -> str:
-        return repr(self._client).removeprefix("Async")
+        return f"{type(self).__name__}(base_url={self._base_url!r})"
 
     def __reduce__(self) -> str:
         raise TypeError(
@@ -277,7 +282,7 @@ class Sessions:
     ) -> AbstractContextManager[ChatSession]:
         """Create a session for the length of a `with` block, and cancel it on the way out.
 
-        It is cancelled also when the block raises, or is interrupted; leaving waits for
+        It is cancelled also when the block raises, or is interrupted by Ctrl-C; leaving waits for
         that, at most 10 seconds. What then fails is raised, or, when the block itself raised,
         noted on that exception.
 
@@ -342,6 +347,19 @@ def _blocking(method: Callable[P, Coroutine[Any, Any, T]], crossing: "_Crossing"
 _Started: TypeAlias = "Future[tuple[asyncio.AbstractEventLoop, BlockingPortal]]"
 
 
+class _Client(AsyncChatKit):
+    """The client behind a blocking one."""
+
+    @property
+    def base_url(self) -> str:
+        return self._base_url
+
+    def hand_over(self) -> Transport:
+        """Give the connections away: whoever has them closes them, and warns."""
+        self._owns_transport = False
+        return self._transport
+
+
 class _OwnLoopError(ChatKitError, RuntimeError):
     """A call was made in the very thread that would have to serve it."""
 
@@ -353,8 +371,9 @@ class _Crossing:
     the parent's has no thread, and its sockets are still the parent's, so it is left alone.
     """
 
-    def __init__(self, client: AsyncChatKit) -> None:
-        self._client = client
+    def __init__(self, transport: Transport, name: str) -> None:
+        self._transport = transport
+        self._name = name
         self._portals: dict[int, _Portal] = {}
         self._closed = False
 
@@ -376,19 +395,19 @@ class _Crossing:
 
     def close(self) -> None:
         """End the portal of this process, and wait for its thread."""
-        self._portal().close(self._client)
+        self._portal().close()
         self._closed = True  # in processes yet to be forked, too
 
     def _portal(self) -> "_Portal":
         # Not under a lock: in a forked child, a thread that is no more could be holding it.
         pid = os.getpid()
         return self._portals.get(pid) or self._portals.setdefault(
-            pid, _Portal(self._client, closed=self._closed)
+            pid, _Portal(self._transport, self._name, closed=self._closed)
         )
 
     def __del__(self) -> None:
         if (portal := self._portals.get(os.getpid())) is not None:
-            portal.drop(self._client)
+            portal.drop()
 
 
 class _Portal:
@@ -398,10 +417,10 @@ class _Portal:
     so hangs at exit, in a forked child, and when the garbage collector runs in that very thread.
     """
 
-    def __init__(self, client: AsyncChatKit, *, closed: bool) -> None:
-        # Weak, for `atexit` and the thread hold the portal: a dropped client has to be finalized.
-        self._client = weakref.ref(client)
-        self._name = repr(client).removeprefix("Async")
+    def __init__(self, transport: Transport, name: str, *, closed: bool) -> None:
+        # Not the client: `atexit` and the thread hold this, and a dropped client has to be noticed.
+        self._transport = transport
+        self._name = name
         self._pid = os.getpid()
         self._lock = Lock()
         self._started: _Started | None = None
@@ -409,7 +428,6 @@ class _Portal:
         self._thread_id: int | None = None
         self._calls: set[_Call[Any]] = set()
         self._closed = closed
-        self._closing: AsyncChatKit | None = None
 
     # For callers
 
@@ -458,19 +476,25 @@ class _Portal:
         with self._lock:
             if self._closed:
                 raise ClientClosedError
-            if self._started is None:
-                started: _Started = Future()
-                thread = Thread(
-                    target=self._serve, args=[started], name="chatkit-async", daemon=True
-                )
-                try:
-                    thread.start()
-                except BaseException:
-                    started.cancel()  # should it run all the same, it ends by itself
-                    raise
-                self._started, self._thread = started, thread
-                atexit.register(self._at_exit)
-            return self._started
+            if self._started is not None:
+                return self._started
+            started: _Started = Future()
+            self._started = started
+            thread = Thread(target=self._serve, args=[started], name="chatkit-async", daemon=True)
+            try:
+                thread.start()
+            except BaseException as error:
+                self._fail(started, error)  # should it run all the same, it ends by itself
+                raise
+            self._thread = thread
+            atexit.register(self._at_exit)
+        return started
+
+    def _fail(self, started: "_Started", error: BaseException) -> None:
+        if self._started is started:
+            self._started = None  # the next call tries anew
+        with suppress(InvalidStateError):
+            started.set_exception(error)
 
     # On its thread
 
@@ -481,17 +505,14 @@ class _Portal:
         async def serve() -> None:
             async with BlockingPortal() as portal:
                 started.set_result((asyncio.get_running_loop(), portal))
+                self._thread_id = get_ident()
                 await portal.sleep_until_stopped()
-                if self._closing is not None:
-                    await self._closing.close()
+                await self._transport.close()
 
-        self._thread_id = get_ident()
         try:
             anyio.run(serve)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the start gets it
-            self._started = None  # the next call tries anew
-            with suppress(InvalidStateError):
-                started.set_exception(error)
+            self._fail(started, error)
         for call in list(self._calls):
             call.drop()
 
@@ -503,29 +524,28 @@ class _Portal:
 
     # Its end
 
-    def close(self, client: AsyncChatKit) -> None:
+    def close(self) -> None:
         """End the calls and the loop, and wait for the thread."""
         self._refuse_own_thread()
         with self._lock:
-            self._stop(client)
+            self._stop()
         while self._thread is not None and self._thread.is_alive():
             self._thread.join(SLICE if SLICE > 0 else None)
 
-    def drop(self, client: AsyncChatKit) -> None:
+    def drop(self) -> None:
         """End the loop without waiting: the garbage collector may run in its thread."""
         if self._started is not None and not self._closed:
-            self._stop(client)
+            self._stop()
             warnings.warn(f"unclosed client {self._name}", ResourceWarning, stacklevel=3)
 
     def _at_exit(self) -> None:
         if self._pid == os.getpid() and self._thread is not None:
-            self._stop(self._client())
+            self._stop()
             self._thread.join(EXIT_PATIENCE)
             warnings.warn(f"unclosed client {self._name}", ResourceWarning, stacklevel=1)
 
-    def _stop(self, client: AsyncChatKit | None) -> None:
+    def _stop(self) -> None:
         self._closed = True
-        self._closing = client  # its connections are closed on the loop
         atexit.unregister(self._at_exit)
         if self._started is not None:
             self._started.add_done_callback(_stop)
