@@ -1,0 +1,989 @@
+"""The blocking client: the same interface, and its life among threads, forks, signals and exits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import copy
+import ctypes
+import gc
+import inspect
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import pytest
+
+from chatkit_async import (
+    AsyncChatKit,
+    AsyncSessions,
+    ChatKit,
+    ChatKitError,
+    ChatSession,
+    ClientClosedError,
+    ConfigurationError,
+    NotFoundError,
+    ParameterError,
+    Sessions,
+    sync,
+)
+from chatkit_async.emulator import Emulator
+from chatkit_async.sync import SessionsWithRawResponse
+
+WANTED = {"user": "user_123", "workflow": "wf_123"}
+KEY = "sk-" + "0123456789abcdef" * 2
+POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+@pytest.fixture
+def emulator():
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def connect(emulator):
+    """Makes clients of the emulator, and closes them."""
+    with contextlib.ExitStack() as clients:
+
+        def connect(**settings):
+            settings = {"api_key": emulator.api_key, "base_url": emulator.base_url} | settings
+            return clients.enter_context(ChatKit(**settings))
+
+        yield connect
+
+
+@pytest.fixture
+def client(connect):
+    return connect()
+
+
+@contextlib.contextmanager
+def warned_once(*, base_url):
+    """Of the client, and of nothing that it holds."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    assert [str(warning.message) for warning in caught] == [
+        f"unclosed client ChatKit(base_url='{base_url}')"
+    ]
+    assert caught[0].category is ResourceWarning
+
+
+def portal_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "chatkit-async"]
+
+
+class Script:
+    """A program on the interpreter that runs the tests, with a client for the emulator at hand."""
+
+    PREAMBLE = """
+        import os, signal, sys, threading, warnings
+        from chatkit_async import ChatKit
+
+        # Python 3.12 and later advise against what is tested here.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+        WANTED = {"user": "user_123", "workflow": "wf_123"}
+        settings = {"api_key": "sk-any", "base_url": sys.argv[1]}
+
+        def say(word):
+            print(word, flush=True)
+    """
+
+    def __init__(self, path, body, base_url):
+        path.write_text(textwrap.dedent(self.PREAMBLE) + textwrap.dedent(body))
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "dev", str(path), base_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._last_word = time.monotonic()
+
+    def hear(self):
+        """The next line it prints; none when it has ended."""
+        line = self._process.stdout.readline().strip()
+        self._last_word = time.monotonic()
+        return line
+
+    def tell(self, line):
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def interrupt(self, number=signal.SIGINT):
+        self._process.send_signal(number)
+
+    def end(self):
+        """Its exit status, what it wrote to stderr, and the seconds since its last line heard."""
+        _, errors = self._process.communicate(timeout=20)
+        return self._process.returncode, errors, time.monotonic() - self._last_word
+
+    def kill(self):
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def script(tmp_path, emulator):
+    """Starts programs that use the emulator."""
+    started = []
+
+    def script(body, *, host="127.0.0.1"):
+        base_url = emulator.base_url.replace("127.0.0.1", host)
+        started.append(Script(tmp_path / f"script{len(started)}.py", body, base_url))
+        return started[-1]
+
+    yield script
+    for one in started:
+        one.kill()
+
+
+# The interface
+
+
+def public(cls):
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+def blocking(docstring):
+    """What an asynchronous method's docstring says of a blocking one."""
+    docstring = docstring.replace("an `async with` block", "a `with` block")
+    return docstring.replace("or its task is cancelled", "or is interrupted by Ctrl-C")
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (ChatKit, AsyncChatKit),
+        (Sessions, AsyncSessions),
+        (SessionsWithRawResponse, sync.AsyncSessionsWithRawResponse),
+    ],
+)
+def test_both_interfaces_have_the_same_names(here, there):
+    assert public(here) == public(there)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "name"),
+    [
+        (ChatKit, AsyncChatKit, "close"),
+        (ChatKit, AsyncChatKit, "with_options"),
+        (ChatKit, AsyncChatKit, "beta"),
+        (Sessions, AsyncSessions, "create"),
+        (Sessions, AsyncSessions, "cancel"),
+        (Sessions, AsyncSessions, "open"),
+        (Sessions, AsyncSessions, "with_raw_response"),
+    ],
+)
+def test_both_interfaces_take_and_say_the_same(here, there, name):
+    here, there = getattr(here, name), getattr(there, name)
+
+    assert inspect.getdoc(here) == blocking(inspect.getdoc(there))
+    if callable(here):
+        mine, theirs = inspect.signature(here), inspect.signature(there)
+        assert list(mine.parameters.values()) == list(theirs.parameters.values())
+        assert name == "open" or mine.return_annotation == theirs.return_annotation
+
+
+def test_both_clients_are_made_alike():
+    mine = inspect.signature(ChatKit).parameters
+    theirs = dict(inspect.signature(AsyncChatKit).parameters)
+    assert theirs.pop("http_session")
+    assert list(mine.values()) == list(theirs.values())
+
+    def arguments(cls):
+        return inspect.getdoc(cls).partition("Args:")[2].replace(", per event loop", "")
+
+    ours, _, _ = arguments(AsyncChatKit).partition("    http_session:")
+    assert arguments(ChatKit).startswith(ours)
+
+
+def test_raw_methods_take_and_say_what_the_methods_do(client):
+    for name in ("create", "cancel"):
+        raw, plain = (
+            getattr(client.sessions.with_raw_response, name),
+            getattr(client.sessions, name),
+        )
+        assert inspect.signature(raw) == inspect.signature(plain)
+        assert inspect.getdoc(raw) == inspect.getdoc(plain)
+        assert not inspect.iscoroutinefunction(raw)
+
+
+def test_importing_the_package_does_not_import_the_portal():
+    program = "import sys, chatkit_async; print(*(m for m in sys.modules if m.startswith('anyio')))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert not loaded.stdout.strip()
+
+
+# Calls
+
+
+def test_create_and_cancel(client, emulator):
+    session = client.sessions.create(**WANTED, expires_after=60)
+    assert isinstance(session, ChatSession)
+    assert session.client_secret.startswith("ek_")
+    assert client.sessions.cancel(session.id).status == "cancelled"
+    assert [record.operation for record in emulator.requests] == ["create", "cancel"]
+    assert {record.connection for record in emulator.requests} == {1}
+
+
+def test_the_path_of_the_openai_sdks_leads_to_the_same_sessions(client):
+    assert client.beta.chatkit.sessions is client.sessions
+
+
+def test_raw_responses(client):
+    raw = client.sessions.with_raw_response
+    assert raw is client.sessions.with_raw_response
+    created = raw.create(**WANTED)
+    assert (created.status_code, created.attempts) == (200, 1)
+    assert raw.cancel(created.parse().id).parse().status == "cancelled"
+
+
+def test_open_cancels_on_the_way_out(client, emulator):
+    with client.sessions.open(**WANTED) as session:
+        assert session.status == "active"
+    assert emulator.sessions[session.id].status == "cancelled"
+
+
+@pytest.mark.parametrize("error", [ValueError("the block's own"), KeyboardInterrupt()])
+def test_open_cancels_when_its_block_raises(client, emulator, error):
+    with pytest.raises(type(error)) as caught, client.sessions.open(**WANTED) as session:
+        raise error
+    assert caught.value is error
+    assert error.__context__ is None
+    assert emulator.sessions[session.id].status == "cancelled"
+
+
+def test_open_notes_on_the_blocks_error_that_cancelling_failed(client, emulator):
+    emulator.fail(operation="cancel", status=404)
+    with pytest.raises(ValueError, match="own") as caught, client.sessions.open(**WANTED):
+        raise ValueError("the block's own")
+    assert "was not cancelled" in caught.value.__notes__[0]
+
+
+def test_open_whose_client_is_closed_meanwhile_says_so(connect):
+    client = connect()
+    with pytest.raises(ClientClosedError), client.sessions.open(**WANTED):
+        client.close()
+
+
+def test_errors_come_over_as_they_are(client):
+    with pytest.raises(NotFoundError) as missing:
+        client.sessions.cancel("cksess_none")
+    assert missing.value.__context__ is None
+    assert missing.value.__cause__ is None
+    with pytest.raises(ParameterError, match="user"):
+        client.sessions.create(user="", workflow="wf_123")
+    with pytest.raises(TypeError, match="did you mean 'timeout'"):
+        client.sessions.create(**WANTED, timeuot=1)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("mine"), SystemExit(3), asyncio.CancelledError()])
+def test_what_a_key_callable_raises_comes_over_and_the_client_lives_on(connect, error):
+    failures = [error]
+
+    def key():
+        while failures:
+            raise failures.pop()
+        return KEY
+
+    client = connect(api_key=key)
+    with pytest.raises(type(error)) as caught:
+        client.sessions.create(**WANTED)
+    assert caught.value is error
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def test_an_error_is_freed_without_the_garbage_collector(client):
+    def fail():
+        try:
+            client.sessions.cancel("cksess_none")
+        except NotFoundError as error:
+            return weakref.ref(error)
+
+    fail()
+    gc.collect()
+    gc.disable()
+    try:
+        error = fail()
+        client.sessions.create(**WANTED)  # the loop has finished with the call before
+        assert error() is None
+    finally:
+        gc.enable()
+
+
+def test_callables_run_in_the_clients_thread_in_the_callers_context(connect):
+    request = contextvars.ContextVar("request", default="none")
+    seen = []
+
+    def note(_=None):
+        seen.append((threading.current_thread().name, request.get()))
+        request.set("changed by a callable")
+        return KEY
+
+    client = connect(api_key=note, on_attempt=note)
+    client.sessions.create(**WANTED)
+    seen.clear()
+    request.set("one")
+    client.sessions.create(**WANTED)
+    assert seen[0] == ("chatkit-async", "one")
+    assert seen[1][0] == "chatkit-async"
+    assert request.get() == "one"
+
+
+def test_other_options_on_the_same_connections(client, emulator):
+    other = client.with_options(organization="org_2", timeout=5)
+    client.sessions.create(**WANTED)
+    other.sessions.create(**WANTED)
+    other.close()
+    client.sessions.create(**WANTED)
+    assert [r.headers.get("OpenAI-Organization") for r in emulator.requests] == [
+        None,
+        "org_2",
+        None,
+    ]
+    assert {record.connection for record in emulator.requests} == {1}
+    client.close()
+    with pytest.raises(ClientClosedError):
+        other.sessions.create(**WANTED)
+
+
+def test_a_client_with_other_options_keeps_the_first_one_alive(emulator):
+    client = ChatKit(api_key=KEY, base_url=emulator.base_url)
+    other = client.with_options(timeout=5)
+    other.sessions.create(**WANTED)
+    sessions = other.sessions
+    del client, other
+    gc.collect()
+    assert sessions.create(**WANTED).status == "active"
+    with warned_once(base_url=emulator.base_url):
+        del sessions
+        gc.collect()
+
+
+# What nobody is to see
+
+
+def frames_of(error):
+    trace = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return str([f.locals for f in trace.stack if "chatkit_async" in f.filename]) + str(error)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("emulate", [False, True])
+def test_no_credential_shows_in_a_traceback_with_locals(emulate, raw):
+    hidden = "s3cr3t" * 4
+    with Emulator(api_keys=[]) if emulate else contextlib.nullcontext() as emulator:
+        base_url = emulator.base_url if emulate else "http://127.0.0.1:1/v1"
+        settings = {"default_headers": {"X-Token": hidden}, "max_retries": 0}
+        with ChatKit(api_key=KEY, base_url=base_url, **settings) as client:
+            sessions = client.sessions.with_raw_response if raw else client.sessions
+            with pytest.raises(ChatKitError) as caught:
+                sessions.create(**WANTED, extra_headers={"X-Other": hidden})
+    shown = frames_of(caught.value)
+    assert "user_123" in shown
+    assert KEY not in shown
+    assert hidden not in shown
+
+
+def test_no_credential_shows_when_a_client_cannot_be_made(client):
+    for make in (ChatKit, client.with_options):
+        with pytest.raises(ConfigurationError) as caught:
+            make(api_key=KEY, proxy=f"http://u:{KEY}@h", default_headers={"X": KEY}, timeout=-1)
+        assert KEY not in frames_of(caught.value)
+
+
+def test_a_client_does_not_show_its_key_and_refuses_to_pickle(client, emulator):
+    assert repr(client) == f"ChatKit(base_url='{emulator.base_url}')"
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"ChatKit holds connections .* one per process"):
+            attempt(client)
+    with pytest.raises(TypeError, match="cannot"):
+        pickle.dumps(client.sessions)
+
+
+# Threads and loops
+
+
+async def test_a_call_inside_a_running_loop(client):
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def test_fifty_threads_share_a_client(client, emulator):
+    together = threading.Barrier(50)
+
+    def work(number):
+        together.wait(10)
+        return [client.sessions.create(user=f"u{number}", workflow="w").user for _ in range(4)]
+
+    with ThreadPoolExecutor(50) as pool:
+        users = list(pool.map(work, range(50)))
+    assert users == [[f"u{number}"] * 4 for number in range(50)]
+    assert emulator.requests.total == 200
+    assert len(portal_threads()) == 1
+
+
+def test_a_client_used_in_its_own_thread_says_so(connect):
+    problems = []
+
+    def key():
+        for use in (client.close, lambda: client.sessions.create(**WANTED)):
+            try:
+                use()
+            except ChatKitError as error:
+                problems.append(error)
+        return KEY
+
+    client = connect(api_key=key)
+    assert client.sessions.create(**WANTED).status == "active"
+    assert len(problems) == 2
+    for problem in problems:
+        assert isinstance(problem, RuntimeError)
+        assert "wait for itself" in str(problem)
+        assert str(pickle.loads(pickle.dumps(problem))) == str(problem)  # noqa: S301
+
+
+def test_another_client_can_be_used_in_a_clients_thread(connect):
+    inner = connect()
+    outer = connect(api_key=lambda: inner.sessions.create(**WANTED).id)
+    assert outer.sessions.create(**WANTED).status == "active"
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(client, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def test_a_loop_that_cannot_be_opened_is_tried_again(client, monkeypatch):
+    def refuse(_):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(anyio, "run", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+# Interrupting
+
+
+@POSIX
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+def test_ctrl_c_ends_the_call_and_not_the_client(script, emulator, number):
+    emulator.fail(delay=float("inf"))
+    program = script(
+        """
+        class Alarm(BaseException):
+            pass
+
+        def alarm(*_):
+            raise Alarm
+
+        signal.signal(signal.SIGALRM, alarm)
+        with ChatKit(**settings) as client:
+            try:
+                client.sessions.create(**WANTED)
+            except (KeyboardInterrupt, Alarm) as error:
+                say(type(error).__name__)
+            say(client.sessions.create(**WANTED).status)
+        """
+    )
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    program.interrupt(number)
+    assert program.hear() == {signal.SIGINT: "KeyboardInterrupt", signal.SIGALRM: "Alarm"}[number]
+    assert program.hear() == "active"
+    assert program.end()[:2] == (0, "")
+    assert [record.outcome for record in emulator.requests] == ["client_gone", "sent"]
+
+
+def interrupt(thread):
+    """Have KeyboardInterrupt raised in a thread, as soon as it runs Python code."""
+    found = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
+    )
+    assert found == 1
+
+
+class Calling(threading.Thread):
+    """A call in a thread of its own, and what it came to."""
+
+    def __init__(self, client):
+        super().__init__(daemon=True)
+        self._client = client
+        self.outcome = None
+        self.start()
+
+    def run(self):
+        try:
+            self.outcome = self._client.sessions.create(**WANTED).status
+        except BaseException as error:
+            self.outcome = type(error)
+
+    def ended(self):
+        self.join(10)
+        return self.outcome
+
+
+def test_a_wait_in_slices_can_be_interrupted_anywhere(client, emulator, monkeypatch):
+    monkeypatch.setattr(sync, "SLICE", 0.01)
+    emulator.fail(delay=float("inf"))
+    calling = Calling(client)
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    interrupt(calling)
+    assert calling.ended() is KeyboardInterrupt
+    emulator.wait_until(lambda: emulator.requests[0].outcome == "client_gone")
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def told_when(monkeypatch, cls, name):
+    """A semaphore that is released each time a method is entered."""
+    entered, method = threading.Semaphore(0), getattr(cls, name)
+
+    def telling(*args):
+        entered.release()
+        return method(*args)
+
+    monkeypatch.setattr(cls, name, telling)
+    return entered
+
+
+class Busy:
+    """A key callable that keeps the client's thread busy until it is let go."""
+
+    def __init__(self):
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+
+    def __call__(self):
+        self.entered.set()
+        self.let_go.wait(10)
+        return KEY
+
+
+def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkeypatch):
+    monkeypatch.setattr(sync, "SLICE", 0.01)
+    busy = Busy()
+    client = connect(api_key=busy)
+    waiting = told_when(monkeypatch, sync._Call, "wait")
+    giving_up = told_when(monkeypatch, sync._Call, "give_up")
+    first = Calling(client)
+    waiting.acquire(timeout=10)
+    busy.entered.wait(10)
+    second = Calling(client)
+    waiting.acquire(timeout=10)
+    interrupt(second)
+    giving_up.acquire(timeout=10)
+    busy.let_go.set()
+    assert second.ended() is KeyboardInterrupt
+    assert first.ended() == "active"
+    assert len(emulator.requests) == 1
+
+
+def test_a_call_interrupted_as_it_is_sent_sends_nothing(client, emulator, monkeypatch):
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+    soon = loop.call_soon_threadsafe
+    interruptions = iter([KeyboardInterrupt])
+
+    def interrupted(*args):
+        for interruption in interruptions:
+            raise interruption
+        return soon(*args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+    assert len(emulator.requests) == 2
+
+
+# The end of a client
+
+
+def test_use_after_close(client):
+    client.sessions.create(**WANTED)
+    client.close()
+    client.close()
+    assert not portal_threads()
+    with pytest.raises(ClientClosedError):
+        client.sessions.create(**WANTED)
+    with pytest.raises(ClientClosedError), client.sessions.open(**WANTED):
+        pass
+    with pytest.raises(ClientClosedError):
+        client.sessions.with_raw_response.create(**WANTED)
+
+
+def test_a_client_closed_before_its_first_use_starts_no_thread(client):
+    client.close()
+    with pytest.raises(ClientClosedError):
+        client.sessions.create(**WANTED)
+    assert not portal_threads()
+
+
+def test_close_ends_calls_in_flight(client, emulator):
+    emulator.fail(delay=float("inf"), times=None)
+    calls = [Calling(client) for _ in range(5)]
+    emulator.wait_until(lambda: len(emulator.requests) == 5)
+    client.close()
+    assert [call.ended() for call in calls] == [ClientClosedError] * 5
+    emulator.wait_until(lambda: all(r.outcome == "client_gone" for r in emulator.requests))
+    assert emulator.requests.total == 5
+
+
+def test_close_ends_calls_that_wait(connect, emulator):
+    begun = threading.Event()
+
+    async def key():
+        begun.set()
+        await asyncio.Event().wait()
+
+    client = connect(api_key=key)
+    calling = Calling(client)
+    begun.wait(10)
+    client.close()
+    assert calling.ended() is ClientClosedError
+
+
+def test_close_ends_calls_that_have_not_begun(connect, emulator, monkeypatch):
+    busy = Busy()
+    client = connect(api_key=busy)
+    waiting = told_when(monkeypatch, sync._Call, "wait")
+    joining = told_when(monkeypatch, threading.Thread, "is_alive")
+    calls = [Calling(client)]
+    waiting.acquire(timeout=10)
+    busy.entered.wait(10)
+    calls.append(Calling(client))
+    waiting.acquire(timeout=10)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    joining.acquire(timeout=10)
+    busy.let_go.set()
+    assert [call.ended() for call in calls] == [ClientClosedError] * 2
+    closing.join(10)
+    assert not emulator.requests
+
+
+def test_close_ends_calls_that_never_get_to_begin(client, monkeypatch):
+    sent = threading.Event()
+    client.sessions.create(**WANTED)
+    monkeypatch.setattr(sync._Portal, "_begin", lambda portal, call: sent.set())
+    calling = Calling(client)
+    sent.wait(10)
+    client.close()
+    assert calling.ended() is ClientClosedError
+
+
+def test_a_call_that_meets_a_loop_just_closed(client, monkeypatch):
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+    soon = loop.call_soon_threadsafe
+
+    def too_late(*args):
+        monkeypatch.undo()
+        client.close()
+        return soon(*args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", too_late)
+    with pytest.raises(ClientClosedError):
+        client.sessions.create(**WANTED)
+
+
+def test_a_call_interrupted_as_its_loop_is_closed(client, monkeypatch):
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+
+    def too_late(*args):
+        monkeypatch.undo()
+        client.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", too_late)
+    with pytest.raises(KeyboardInterrupt):
+        client.sessions.create(**WANTED)
+
+
+def open_files():
+    return len(os.listdir("/dev/fd")) if os.path.exists("/dev/fd") else 0  # noqa: PTH110, PTH208
+
+
+def test_a_thousand_clients_leave_nothing_behind(emulator):
+    gc.collect()
+    before = open_files()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for number in range(1000):
+            client = ChatKit(api_key=KEY, base_url=emulator.base_url)
+            client.sessions.create(**WANTED)
+            if number % 2:
+                client.close()
+            del client
+        for thread in portal_threads():
+            thread.join(10)
+        gc.collect()
+    assert {str(warning.message) for warning in caught} == {
+        f"unclosed client ChatKit(base_url='{emulator.base_url}')"
+    }
+    assert len(caught) == 500
+    assert not portal_threads()
+    emulator.wait_until(lambda: emulator.connections == 0)
+    assert open_files() <= before + 1
+
+
+def test_a_client_dropped_in_its_own_thread(emulator):
+    client = ChatKit(api_key=KEY, base_url=emulator.base_url)
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+    [thread] = portal_threads()
+    client.itself = client
+    with warned_once(base_url=emulator.base_url):
+        del client
+        loop.call_soon_threadsafe(gc.collect)
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
+    class Meter:
+        def __call__(self, attempt):
+            self.attempt = attempt
+
+    meter = Meter()
+    meter.client = ChatKit(api_key=KEY, base_url=emulator.base_url, on_attempt=meter)
+    meter.client.sessions.create(**WANTED)
+    [thread] = portal_threads()
+    with warned_once(base_url=emulator.base_url):
+        del meter
+        gc.collect()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+# The end of a process
+
+
+UNCLOSED = "ResourceWarning: unclosed client ChatKit"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_exit_without_close(script, host):
+    program = script(
+        """
+        client = ChatKit(**settings)
+        say(client.sessions.create(**WANTED).status)
+        """,
+        host=host,
+    )
+    assert program.hear() == "active"
+    status, errors, seconds = program.end()
+    assert status == 0
+    assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
+    assert "Traceback" not in errors
+    assert seconds < 2
+
+
+def test_exit_with_a_call_in_flight(script, emulator):
+    emulator.fail(delay=float("inf"))
+    program = script(
+        """
+        client = ChatKit(**settings)
+        def call():
+            try:
+                client.sessions.create(**WANTED)
+            except Exception as error:
+                say(type(error).__name__)
+        threading.Thread(target=call, daemon=True).start()
+        say(input())
+        """
+    )
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    program.tell("leaving")
+    assert program.hear() == "leaving"
+    status, errors, seconds = program.end()
+    assert status == 0
+    assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
+    assert seconds < 2
+
+
+def test_exit_while_a_callable_blocks_the_clients_thread(script):
+    program = script(
+        """
+        import time
+        def key():
+            say("blocking")
+            time.sleep(60)
+        client = ChatKit(**settings | {"api_key": key})
+        threading.Thread(target=client.sessions.create, kwargs=WANTED, daemon=True).start()
+        input()
+        """
+    )
+    assert program.hear() == "blocking"
+    program.tell("leave")
+    status, errors, seconds = program.end()
+    assert status == 0
+    assert UNCLOSED in errors
+    assert seconds < 2
+
+
+# Forks and other processes
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "pass",
+        "call()",
+        "client.close()",
+        "call(); client.close()",
+        "del client",
+        "call(); del client",
+    ],
+)
+def test_a_forked_child_has_connections_of_its_own(script, emulator, deed):
+    program = script(
+        f"""
+        client = ChatKit(**settings)
+        def call():
+            client.sessions.create(**WANTED)
+        call()
+        child = os.fork()
+        if child == 0:
+            {deed}
+            say("child done")
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        input()
+        call()
+        client.close()
+        say("parent done")
+        """
+    )
+    assert program.hear() == "child done"
+    heard = time.monotonic()
+    assert program.hear() == "7"
+    assert time.monotonic() - heard < 2
+    used = [record.connection for record in emulator.requests]
+    assert used == ([1, 2] if "call" in deed else [1])
+    emulator.wait_until(lambda: emulator.connections == 1)
+    program.tell("go on")
+    assert program.hear() == "parent done"
+    assert emulator.requests[-1].connection == 1
+    status, errors, _ = program.end()
+    assert status == 0
+    assert errors.count("Warning: ") == errors.count(UNCLOSED)
+    assert errors.count(UNCLOSED) == (1 if "call" in deed and "close" not in deed else 0)
+
+
+@POSIX
+def test_a_child_forked_while_other_threads_call(script, emulator):
+    emulator.fail(delay=float("inf"))
+    program = script(
+        """
+        client = ChatKit(**settings)
+        def call():
+            try:
+                client.sessions.create(**WANTED)
+            except Exception as error:
+                say(type(error).__name__)
+        waiting = threading.Thread(target=call)
+        waiting.start()
+        input()
+        child = os.fork()
+        if child == 0:
+            with client:
+                say(client.sessions.create(**WANTED).status)
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        client.close()
+        waiting.join()
+        """
+    )
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    program.tell("fork")
+    assert program.hear() == "active"
+    assert program.hear() == "7"
+    assert program.hear() == "ClientClosedError"
+    assert program.end()[:2] == (0, "")
+
+
+@POSIX
+def test_a_client_closed_before_a_fork_is_closed_in_the_child(script):
+    program = script(
+        """
+        client = ChatKit(**settings)
+        client.close()
+        if child := os.fork():
+            os.waitpid(child, 0)
+        try:
+            client.sessions.create(**WANTED)
+        except Exception as error:
+            say(type(error).__name__)
+        """
+    )
+    assert [program.hear(), program.hear()] == ["ClientClosedError"] * 2
+    assert program.end()[:2] == (0, "")
+
+
+MULTIPROCESSING = """
+    import multiprocessing
+
+    def shared(number):
+        return client.sessions.create(user=f"u{number}", workflow="w").user
+
+    def own(number):
+        with ChatKit(**settings) as client:
+            return client.sessions.create(user=f"u{number}", workflow="w").user
+
+    if __name__ == "__main__":
+        with ChatKit(**settings) as client:
+            client.sessions.create(**WANTED)
+            with multiprocessing.get_context(METHOD).Pool(2) as pool:
+                say(sorted(pool.map(WORK, range(4))))
+                try:
+                    pool.apply(print, [client])
+                except TypeError as error:
+                    say(error)
+                pool.close()
+                pool.join()
+            say(client.sessions.create(**WANTED).status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "work"),
+    [
+        pytest.param("fork", "shared", marks=POSIX),
+        pytest.param("fork", "own", marks=POSIX),
+        ("spawn", "own"),
+    ],
+)
+def test_multiprocessing(script, emulator, method, work):
+    program = script(MULTIPROCESSING.replace("METHOD", repr(method)).replace("WORK", work))
+    assert program.hear() == "['u0', 'u1', 'u2', 'u3']"
+    assert program.hear() == (
+        "ChatKit holds connections and cannot be pickled: make one per process"
+    )
+    assert program.hear() == "active"
+    status, _, _ = program.end()
+    assert status == 0
+    assert emulator.requests[-1].connection == 1
