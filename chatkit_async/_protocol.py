@@ -101,7 +101,7 @@ def create_session(
         path=CREATE_ROUTE + _query(options),
         result=ChatSession,
         headers=_headers(options),
-        body=_codec.encode(checked, options.get("extra_body", {})),
+        body=_codec.encode(checked, options.get("extra_body") or {}),
     )
 
 
@@ -164,7 +164,7 @@ def _query(options: RequestOptions) -> str:
 
 def _headers(options: RequestOptions) -> dict[str, Secret]:
     # Any of them may be a credential.
-    return {name: Secret(value) for name, value in options.get("extra_headers", {}).items()}
+    return {name: Secret(value) for name, value in (options.get("extra_headers") or {}).items()}
 
 
 def _warn_of_latest(params: SessionCreateParams) -> None:

@@ -112,9 +112,9 @@ class RequestOptions(TypedDict, total=False):
     timeout: float | None
     attempt_timeout: float | None
     max_retries: int
-    extra_headers: Mapping[str, str]
-    extra_query: Mapping[str, QueryValue]
-    extra_body: Mapping[str, object]
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, QueryValue] | None
+    extra_body: Mapping[str, object] | None
 
 
 class ClientOptions(TypedDict, total=False):
@@ -273,10 +273,11 @@ def request_problems(options: RequestOptions) -> list[Problem]:
         found.seconds("attempt_timeout", options["attempt_timeout"])
     if "max_retries" in options:
         found.whole("max_retries", options["max_retries"], least=0)
-    if "extra_headers" in options:
-        found.headers("extra_headers", options["extra_headers"])
-    if "extra_query" in options:
-        found.query("extra_query", options["extra_query"])
+    # None is what calls written for the OpenAI SDKs have where there is nothing to add.
+    if (headers := options.get("extra_headers")) is not None:
+        found.headers("extra_headers", headers)
+    if (query := options.get("extra_query")) is not None:
+        found.query("extra_query", query)
     found.instance("extra_body", options.get("extra_body"), Mapping)
     return found
 

@@ -184,7 +184,7 @@ class AsyncSessions:
             rate_limits=rate_limits,
             **options,
         )
-        headers = options.get("extra_headers", {})
+        headers = options.get("extra_headers")
         try:
             yield session
         except BaseException as error:
@@ -192,11 +192,13 @@ class AsyncSessions:
             raise
         await _to_its_end(self._cancel_on_exit(session, headers))
 
-    async def _cancel_on_exit(self, session: ChatSession, headers: Mapping[str, str]) -> None:
+    async def _cancel_on_exit(
+        self, session: ChatSession, headers: Mapping[str, str] | None
+    ) -> None:
         await self.cancel(session.id, timeout=CANCEL_ON_EXIT, extra_headers=headers)
 
     async def _cancel_noting(
-        self, session: ChatSession, headers: Mapping[str, str], error: BaseException
+        self, session: ChatSession, headers: Mapping[str, str] | None, error: BaseException
     ) -> None:
         try:
             await self._cancel_on_exit(session, headers)

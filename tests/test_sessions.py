@@ -477,5 +477,11 @@ async def test_sessions_need_no_client_but_what_makes_their_calls():
         "POST",
         "/chatkit/sessions/cksess_123/cancel",
         None,
-        {"timeout": 10.0, "extra_headers": {}},
+        {"timeout": 10.0, "extra_headers": None},
     )
+
+
+async def test_extras_of_none_are_none_as_in_calls_written_for_the_openai_sdks(emulator, client):
+    await client.sessions.create(**WANTED, extra_headers=None, extra_query=None, extra_body=None)
+
+    assert emulator.requests[-1].status == 200
