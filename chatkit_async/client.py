@@ -166,7 +166,7 @@ class AsyncChatKit:
             "on_attempt": on_attempt,
         }
         given = hidden(given)  # before anything can raise: see there
-        del api_key, default_headers, proxy
+        del api_key, base_url, default_headers, organization, project, proxy
         settings = Settings.resolve(given, max_connections=max_connections)
         transport = Transport(max_connections=max_connections, http_session=http_session)
         self._set_up(given, settings, transport, Seam(), RateGate(), RetryBudget())

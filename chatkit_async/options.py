@@ -195,7 +195,7 @@ class _Checks(list[Problem]):
 
     def headers(self, name: str, value: object) -> None:
         if not isinstance(value, Mapping):
-            self.append((name, f"should be a mapping, is of type {type(value).__name__}"))
+            self.append((name, f"should be a mapping, is of type {_type_name(value)}"))
             return
         for key, text in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str) or not _HEADER_NAME.fullmatch(key):
@@ -203,8 +203,8 @@ class _Checks(list[Problem]):
             elif key.lower() in _FRAMING:
                 self.append((f"{name}[{key!a}]", "belongs to the connection: leave it out"))
             elif not isinstance(text, str):
-                wrong = type(text).__name__
-                self.append((f"{name}[{key!a}]", f"should be a string, is of type {wrong}"))
+                wrong = f"should be a string, is of type {_type_name(text)}"
+                self.append((f"{name}[{key!a}]", wrong))
             elif not is_header_value(text):
                 self.append((f"{name}[{key!a}]", "has a control character, or is not ASCII"))
 
@@ -285,29 +285,40 @@ def request_problems(options: RequestOptions) -> list[Problem]:
 # A client's settings ------------------------------------------------------------------------------
 
 
-def hide(api_key: object) -> object:
-    """Make a key a `Secret` before anything can raise: a traceback may render a frame's locals.
+_CREDENTIALS = ("api_key", "base_url", "organization", "project", "proxy")
+"""Settings that are a credential, may hold one (`https://user:password@...`), or get one by mistake."""
 
-    What is neither a key nor a callable is reduced to its type, for an error to name.
+
+def hide(value: object) -> object:
+    """Make text a `Secret` before anything can raise: a traceback may render a frame's locals.
+
+    What is neither text nor a callable is reduced to its type, for an error to name.
     """
-    if isinstance(api_key, str):
-        return Secret(api_key)
-    if api_key is None or callable(api_key):
-        return api_key
-    return type(api_key)
+    if isinstance(value, str):
+        return Secret(value)
+    if value is None or callable(value):
+        return value
+    return type(value)
+
+
+def _type_name(value: object) -> str:
+    """The name of a value's type, which may be all that `hide` left of it."""
+    return value.__name__ if isinstance(value, type) else type(value).__name__
 
 
 def hidden(options: T) -> T:
-    """The same options, with all that may be a credential hidden: the key, a proxy, headers."""
+    """The same options, with all that may be a credential hidden."""
     masked = dict(cast("Mapping[str, object]", options))
-    if "api_key" in masked:
-        masked["api_key"] = hide(masked["api_key"])
-    if isinstance(proxy := masked.get("proxy"), str):
-        masked["proxy"] = Secret(proxy)
+    for name in _CREDENTIALS:
+        if name in masked:
+            masked[name] = hide(masked[name])
     for name in ("default_headers", "extra_headers"):
-        if isinstance(headers := masked.get(name), Mapping):
+        headers = masked.get(name)
+        if isinstance(headers, Mapping):
             items = cast("Mapping[object, object]", headers).items()
-            masked[name] = {key: Secret(v) if isinstance(v, str) else v for key, v in items}
+            masked[name] = {key: hide(value) for key, value in items}
+        elif headers is not None:
+            masked[name] = hide(headers)
     return cast("T", masked)
 
 
@@ -409,10 +420,11 @@ def _text(name: str, value: object, variable: str, found: _Checks) -> str | None
     if value is None:
         return None
     if not isinstance(value, str):
-        found.append((name, f"should be a string, is of type {type(value).__name__}"))
+        found.append((name, f"should be a string, is of type {_type_name(value)}"))
         return None
     if not is_header_value(text := value.strip()):
         found.append((name, "has a control character, or is not ASCII"))
+        return None
     return text or None
 
 
@@ -424,7 +436,7 @@ def _api_key(value: object, found: _Checks) -> Secret | ApiKeyProvider:
             found.append((name, "is not set: set it, or pass api_key=..."))
             return Secret("")
     if isinstance(value, type):
-        found.append((name, f"should be a string or a callable, is of type {value.__name__}"))
+        found.append((name, f"should be a string or a callable, is of type {_type_name(value)}"))
         return Secret("")
     if callable(value):
         return cast("ApiKeyProvider", value)
@@ -439,7 +451,7 @@ def _base_url(value: object, found: _Checks, *, allow_http: bool) -> str:
     if value is None:
         name, value = "OPENAI_BASE_URL", os.environ.get("OPENAI_BASE_URL", "").strip() or BASE_URL
     if not isinstance(value, str):
-        found.append((name, f"should be a string, is of type {type(value).__name__}"))
+        found.append((name, f"should be a string, is of type {_type_name(value)}"))
         return BASE_URL
     if (problem := _url_problem(value.strip(), allow_http=allow_http)) is not None:
         found.append((name, problem))
@@ -510,7 +522,7 @@ def _proxy(value: object, base_url: str, found: _Checks) -> Secret | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        found.append((name, f"should be a string, is of type {type(value).__name__}"))
+        found.append((name, f"should be a string, is of type {_type_name(value)}"))
         return None
     url = Secret(value.strip() if "://" in value else f"http://{value.strip()}")
     parts = _split(url)

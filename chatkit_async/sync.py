@@ -129,7 +129,7 @@ class ChatKit:
             "on_attempt": on_attempt,
         }
         given = hidden(given)  # before anything can raise: see there
-        del api_key, default_headers, proxy
+        del api_key, base_url, default_headers, organization, project, proxy
         client = _Client(**given, max_connections=max_connections)
         crossing = _Crossing(
             client.hand_over(), f"{type(self).__name__}(base_url={client.base_url!r})"

@@ -172,7 +172,8 @@ def test_hidden_options_are_the_same_and_show_no_credential():
     given = {
         "api_key": KEY,
         "proxy": "http://user:pass@proxy:1",
-        "default_headers": {"X-Token": "hush-1", "X-Odd": 5},
+        "base_url": "https://user:pass@api.example/v1",
+        "default_headers": {"X-Token": "hush-1"},
         "timeout": 5,
     }
     masked = options.hidden(given)
@@ -182,9 +183,22 @@ def test_hidden_options_are_the_same_and_show_no_credential():
     assert options.hidden(request) == {"extra_headers": {"X-Token": "hush-2"}}
     assert "hush-2" not in repr(options.hidden(request))
     assert options.hidden({}) == {}
-    assert options.hidden({"proxy": None, "extra_headers": 5}) == {
+    assert options.hidden({"proxy": None, "extra_headers": None}) == {
         "proxy": None,
-        "extra_headers": 5,
+        "extra_headers": None,
+    }
+
+
+def test_of_what_is_no_text_only_the_type_is_left():
+    given = {"project": ["hush-1"], "default_headers": {"X": b"hush-2"}, "extra_headers": ["hush"]}
+    assert options.hidden(given) == {
+        "project": list,
+        "default_headers": {"X": bytes},
+        "extra_headers": list,
+    }
+    assert refused(**options.hidden({"default_headers": {"X": b"hush"}, "project": ["hush"]})) == {
+        "default_headers['X']": "should be a string, is of type bytes",
+        "project": "should be a string, is of type list",
     }
 
 

@@ -177,6 +177,10 @@ class Cell:
         self._left -= 1
         return self._left >= 0
 
+    def until_asked(self):
+        """Wait until the server has read a request."""
+        self._grounds.run(self.server.until(lambda: self.server.requests))
+
     def until_all_is_closed(self):
         """Wait until the client holds no connection to the server any more."""
         if self.server is not None:
@@ -198,6 +202,7 @@ class Cell:
         while True:
             request = await wire.request()
             server.requests.append(request)
+            server.note()
             if where not in {"reply", "used"}:
                 await wire.send(http())
             elif self._idle:
