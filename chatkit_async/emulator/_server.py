@@ -46,6 +46,10 @@ class Server(web.Server):
     async def stop(self) -> None:
         """Stop listening, end all connections, and wait until what served them has ended."""
         self._stopping = True
+        # What was accepted last has a transport two turns of the loop later; once the listener is
+        # closed asyncio makes none, and leaves the socket open.
+        for _ in range(2):
+            await asyncio.sleep(0)
         self._listener.close()
         for _, transport in self._open.values():
             transport.abort()

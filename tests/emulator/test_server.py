@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import math
 import socket
@@ -20,6 +22,20 @@ async def test_connections_are_counted_while_they_are_open(emulator, create, htt
 
     await http.close()
     await emulator.until(lambda: emulator.connections == 0)
+
+
+async def test_stopping_closes_a_connection_that_is_only_just_accepted():
+    async with Emulator() as emulator:
+        port = int(emulator.base_url.rpartition(":")[2].partition("/")[0])
+        client = socket.create_connection(("127.0.0.1", port))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # accepted, and no transport made yet
+
+    client.settimeout(5)
+    with contextlib.suppress(ConnectionResetError):
+        assert client.recv(1) == b""
+    client.close()
+    gc.collect()  # a socket that was left open would warn
 
 
 async def test_stopping_ends_idle_connections(headers):
