@@ -187,6 +187,11 @@ class RateGate:
         """Whether attempts go through without asking."""
         return self._rate is None
 
+    def after_fork(self) -> None:
+        """In a forked child, forget the parent's attempts: nobody here waits, or holds the lock."""
+        self._lock = Lock()
+        self._waiting.clear()
+
     # Attempts that want to go
 
     def enter(self, started: float, wake: Callable[[], None]) -> Ticket:

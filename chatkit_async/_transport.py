@@ -6,6 +6,7 @@ kept as a cause: theirs hold the request's headers, and so the key.
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -95,6 +96,12 @@ class Transport:
         self.timers: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
         """What bounds each attempt and each wait under way, with its loop: closing ends them."""
         self.closed = False
+        self._inherited: list[object] = []
+
+    def after_fork(self) -> None:
+        """In a forked child, leave to the parent what is its own: its loops do not run here."""
+        self._inherited += [self._opened, self.timers]  # held, so that nothing finalizes them
+        self._opened, self.timers = {}, {}
 
     @property
     def is_open(self) -> bool:
@@ -240,13 +247,26 @@ async def _closed(lifetime: AsyncGenerator[object]) -> None:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells whether a request got a connection that was used before."""
+    """Tells whether a request got a connection that was used before.
+
+    In a forked child it counts as closed, and is left alone: its connections are the parent's, and
+    closing them would take them off the selector, which the two processes share.
+    """
 
     def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - of aiohttp
             limit=limit, keepalive_timeout=keepalive_timeout
         )
         self._used = WeakSet["ResponseHandler"]()
+        self._pid = os.getpid()
+
+    @property
+    def closed(self) -> bool:
+        return super().closed or self._pid != os.getpid()
+
+    def __del__(self, *_: object) -> None:
+        if self._pid == os.getpid():
+            super().__del__()
 
     async def connect(
         self, req: "ClientRequest", traces: "list[Trace]", timeout: aiohttp.ClientTimeout

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import os
 import platform
 import random
 import ssl as tls
@@ -14,6 +15,7 @@ from http import HTTPStatus
 from math import inf
 from types import TracebackType
 from typing import Generic, Self, TypeVar, Unpack, cast
+from weakref import WeakSet
 
 import aiohttp
 import attrs
@@ -58,7 +60,7 @@ __all__ = ["AsyncChatKit", "Beta", "BetaChatKit"]
 T = TypeVar("T", bound=ChatSession)
 S_co = TypeVar("S_co", covariant=True)
 
-logger = logging.getLogger("chatkit_async")
+_logger = logging.getLogger("chatkit_async")
 
 RATE_LIMITED_TOGETHER = frozenset({"api_key", "organization", "project", "base_url"})
 """The options that say whose rate limit counts."""
@@ -169,11 +171,19 @@ class AsyncChatKit:
         del api_key, base_url, default_headers, organization, project, proxy
         settings = Settings.resolve(given, max_connections=max_connections)
         transport = Transport(max_connections=max_connections, http_session=http_session)
-        self._set_up(given, settings, transport, Seam(), RateGate(), RetryBudget())
+        self._set_up(
+            given=given,
+            settings=settings,
+            transport=transport,
+            seam=Seam(),
+            gate=RateGate(),
+            budget=RetryBudget(),
+        )
         self._owns_transport = True
 
     def _set_up(
         self,
+        *,
         given: ClientOptions,
         settings: Settings,
         transport: Transport,
@@ -197,7 +207,8 @@ class AsyncChatKit:
         self._base_url = str(URL(settings.base_url))
         self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
         self._headers = _static_headers(settings)
-        self.sessions = AsyncSessions(self._call, self._call_raw)
+        self.sessions: AsyncSessions = AsyncSessions(self._call, self._call_raw)
+        _parts.update((transport, gate))
 
     @property
     def beta(self) -> Beta[AsyncSessions]:
@@ -224,7 +235,14 @@ class AsyncChatKit:
         gate, budget = self._gate, self._budget
         if not RATE_LIMITED_TOGETHER.isdisjoint(options):
             gate, budget = RateGate(), RetryBudget()
-        other._set_up(given, settings, self._transport, self._seam, gate, budget)
+        other._set_up(
+            given=given,
+            settings=settings,
+            transport=self._transport,
+            seam=self._seam,
+            gate=gate,
+            budget=budget,
+        )
         return other
 
     # Lifetime
@@ -477,7 +495,7 @@ class AsyncChatKit:
     ) -> None:
         """Tell the log and `on_attempt` of an attempt."""
         on_attempt = self._settings.on_attempt
-        debug = logger.isEnabledFor(logging.DEBUG)
+        debug = _logger.isEnabledFor(logging.DEBUG)
         if on_attempt is None and not debug:
             return
         attempt = Attempt(
@@ -491,7 +509,7 @@ class AsyncChatKit:
             next_wait=next_wait,
         )
         if debug:
-            logger.debug(
+            _logger.debug(
                 "%s %s: %s, request id %s, attempt %d, %.3f s%s",
                 attempt.method,
                 attempt.route,
@@ -503,6 +521,19 @@ class AsyncChatKit:
             )
         if on_attempt is not None:
             on_attempt(attempt)
+
+
+_parts = WeakSet[Transport | RateGate]()
+"""What clients have that a forked child needs anew."""
+
+
+def _after_fork() -> None:
+    for part in tuple(_parts):
+        part.after_fork()
+
+
+with suppress(AttributeError):  # Windows does not fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _static_headers(settings: Settings) -> CIMultiDict[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from functools import cached_property, wraps
-from threading import Lock, Thread, get_ident
+from threading import Lock, Thread, get_ident, main_thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast
 
@@ -511,10 +511,15 @@ class _Portal:
 
         try:
             anyio.run(serve)
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the start gets it
+        except BaseException as error:
+            has_started = started.done()
             self._fail(started, error)
-        for call in list(self._calls):
-            call.drop()
+            # As the interpreter ends, asyncio cannot start the thread that ends its executor.
+            if has_started and main_thread().is_alive():
+                raise
+        finally:
+            for call in list(self._calls):
+                call.drop()
 
     def _begin(self, call: "_Call[Any]") -> None:
         if self._closed:

@@ -484,6 +484,22 @@ def test_a_loop_that_cannot_be_opened_is_tried_again(client, monkeypatch):
     assert client.sessions.create(**WANTED).status == "active"
 
 
+def test_a_loop_that_ends_with_an_error_of_its_own_does_not_hide_it(client, monkeypatch):
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    client.sessions.create(**WANTED)
+
+    async def fail():
+        await original()
+        raise OSError("the loop's own")
+
+    transport = client._crossing._transport
+    original = transport.close
+    monkeypatch.setattr(transport, "close", fail)
+    client.close()
+    assert "the loop's own" in repr(ended[0].exc_value.exceptions)
+
+
 # Interrupting
 
 
@@ -924,6 +940,38 @@ def test_a_child_forked_while_other_threads_call(script, emulator):
     assert program.hear() == "7"
     assert program.hear() == "ClientClosedError"
     assert program.end()[:2] == (0, "")
+
+
+@POSIX
+def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script, emulator):
+    emulator.fail(status=429, headers={"retry-after-ms": "500"})
+    program = script(
+        """
+        import time
+
+        pushed_back = threading.Event()
+        client = ChatKit(**settings, on_attempt=lambda _: pushed_back.set())
+        calls = [threading.Thread(target=client.sessions.create, kwargs=WANTED) for _ in range(2)]
+        calls[0].start()
+        pushed_back.wait(10)
+        calls[1].start()
+        while not client._client._gate._waiting:
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            with client:
+                say(client.sessions.create(**WANTED, timeout=5).status)
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        for call in calls:
+            call.join()
+        client.close()
+        """
+    )
+    assert program.hear() == "active"
+    assert program.hear() == "7"
+    assert program.end()[:2] == (0, "")
+    assert [record.status for record in emulator.requests] == [429, 200, 200, 200]
 
 
 @POSIX
