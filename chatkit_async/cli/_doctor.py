@@ -12,10 +12,9 @@ from chatkit_async.cli._connection import connection
 from chatkit_async.cli._failures import AUTHENTICATION, FAILED
 from chatkit_async.cli._finding import Finding, State
 from chatkit_async.cli._options import debug_option, json_option
-from chatkit_async.cli._output import Page, write_json
+from chatkit_async.cli._output import Page, without_secrets, write_json
 from chatkit_async.cli._running import run
 from chatkit_async.cli._settings import settings
-from chatkit_async.secret import mask_text
 
 LONGEST_STEP = 600
 """Seconds."""
@@ -57,7 +56,7 @@ async def _examine(show: Callable[[Finding], None], timeout: float) -> int:
     failed: list[Finding] = []
     async for finding in _findings(timeout):
         # A key may have got into another setting.
-        show(attrs.evolve(finding, said=mask_text(finding.said, ())))
+        show(attrs.evolve(finding, said=without_secrets(finding.said)))
         if finding.state == "failed":
             failed.append(finding)
     if any(finding.concerns_key for finding in failed):

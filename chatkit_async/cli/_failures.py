@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from chatkit_async.cli._output import note
+from chatkit_async.cli._output import note, without_secrets
 from chatkit_async.errors import (
     AuthenticationError,
     ChatKitError,
@@ -15,7 +15,6 @@ from chatkit_async.errors import (
     ParameterError,
     PermissionDeniedError,
 )
-from chatkit_async.secret import mask_text
 
 FAILED = 1
 USAGE = 2
@@ -43,7 +42,7 @@ def reported() -> Generator[None]:
             raise
         except Exception as error:
             logger.debug("unexpected", exc_info=True)
-            what = mask_text(f"{type(error).__name__}: {error}", ())
+            what = without_secrets(f"{type(error).__name__}: {error}")
             note(
                 f"Error: unexpected {what}. This is a defect of chatkit-async: please report it, "
                 "with what --debug shows."

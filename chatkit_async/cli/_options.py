@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from chatkit_async.cli._output import note
+from chatkit_async.cli._output import note, without_secrets
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,7 +17,7 @@ class _ToStderr(logging.Handler):
     """Writes the log for people."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(self.format(record))
+        note(without_secrets(self.format(record)))
 
 
 def _log(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 import click
 
 from chatkit_async.models import ChatSession
-from chatkit_async.secret import MASK, mask_json
+from chatkit_async.secret import MASK, mask_json, mask_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -61,6 +61,11 @@ def note(text: str) -> None:
 def printable(text: str) -> str:
     """The text without what would steer a terminal: it may be a server's."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def without_secrets(text: str) -> str:
+    """The text without the key, and without what looks like a credential."""
+    return mask_text(text, (os.environ.get("OPENAI_API_KEY", "").strip(),))
 
 
 def masked(credential: str) -> str:

@@ -14,6 +14,7 @@ from chatkit_async.cli._output import (
     printable,
     session_data,
     session_fields,
+    without_secrets,
     write,
     write_json,
 )
@@ -182,7 +183,8 @@ def cancel(
     Every id is tried, whatever becomes of the others.
     """
     codes: list[int] = []
-    for session_id, result in zip(session_ids, run(_cancel(session_ids, timeout)), strict=True):
+    for given, result in zip(session_ids, run(_cancel(session_ids, timeout)), strict=True):
+        session_id = without_secrets(given)  # someone cancels by client secret instead of id
         if isinstance(result, ChatKitError):
             note(f"Error: {session_id}: {result}")
             codes.append(exit_code(result))

@@ -22,6 +22,15 @@ Outcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
 _SECRET = re.compile(r"\bek_\w+")
 
 
+def _without_secret(text: str) -> str:
+    """The text without a client secret: someone cancels by secret instead of id."""
+    return _SECRET.sub("ek_***", text)
+
+
+def _shown(value: str | None) -> str:
+    return repr(value and _without_secret(value))
+
+
 @define(kw_only=True, eq=False)
 class Record:
     """One request, and what became of it.
@@ -36,7 +45,7 @@ class Record:
     received_at: float
     """Unix seconds, by the emulator's clock."""
     method: str
-    path: str
+    path: str = field(repr=_shown)
     """As it came over the wire: still percent-encoded, without the query."""
     query: str
     """As it came over the wire; empty if there is none."""
@@ -46,7 +55,7 @@ class Record:
     """The reply's `x-request-id`."""
     operation: Operation | None
     """What the path stands for; None if nothing."""
-    session_id: str | None
+    session_id: str | None = field(repr=_shown)
     """The session that was created, or asked to be cancelled."""
     body: JSON | bytes = field(default=b"", repr=False)
     """The JSON value; bytes if it is none, or nothing."""
@@ -65,10 +74,9 @@ class Record:
 
     def __str__(self) -> str:
         """Return a line for a log."""
-        path = _SECRET.sub("ek_***", self.path)  # someone cancels by secret instead of id
         status = "-" if self.status is None else self.status
         outcome = "" if self.outcome == "sent" else f" ({self.outcome.replace('_', ' ')})"
-        return f"{self.method} {path} {status}{outcome} {self.request_id}"
+        return f"{self.method} {_without_secret(self.path)} {status}{outcome} {self.request_id}"
 
 
 class Ledger(Sequence[Record]):
