@@ -7,6 +7,7 @@ kept as a cause: theirs hold the request's headers, and so the key.
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -95,7 +96,7 @@ class Transport:
         ] = {}
         self.timers: dict[asyncio.Timeout, asyncio.AbstractEventLoop] = {}
         """What bounds each attempt and each wait under way, with its loop: closing ends them."""
-        self.closed = False
+        self.closed: bool = False
         self._inherited: list[object] = []
 
     def after_fork(self) -> None:
@@ -106,7 +107,8 @@ class Transport:
     @property
     def is_open(self) -> bool:
         """Whether there is anything to close."""
-        return bool(self._opened)
+        opened = list(self._opened.values())
+        return not self.closed and any(not session.closed for session, _ in opened)
 
     async def send(
         self,
@@ -191,15 +193,42 @@ class Transport:
         """Close every session of its own; calls in flight fail."""
         self.closed = True
         here = asyncio.get_running_loop()
-        for timer, loop in list(self.timers.items()):
-            with suppress(RuntimeError):  # it is closed: nothing runs there any more
-                loop.call_soon_threadsafe(_expire, timer, loop)
-        for loop, (_, lifetime) in list(self._opened.items()):
-            if loop is here:
-                await lifetime.aclose()
-            else:
-                await _close_over_there(lifetime, loop)
-        self._opened.clear()
+        for loop in {*self.timers.values(), *self._opened}:
+            if loop is not here:
+                await self._close_over_there(loop)
+                continue
+            self._end_calls(loop)
+            # The timers come first: closing cancels what waits for a connection.
+            await asyncio.sleep(0)
+            if (opened := self._opened.get(loop)) is not None:
+                await opened[1].aclose()
+
+    async def _close_over_there(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the session of another loop, and wait for that while the loop runs.
+
+        No task does it: a loop that is about to end would not wait for one.
+        """
+        closed = threading.Event()
+
+        def end_calls() -> None:
+            self._end_calls(loop)
+            loop.call_soon(close)
+
+        def close() -> None:
+            if (opened := self._opened.get(loop)) is not None:
+                _close_at_once(opened[0])
+            closed.set()
+
+        with suppress(RuntimeError):  # it is closed: nothing runs there any more
+            loop.call_soon_threadsafe(end_calls)
+        while loop.is_running() and not closed.is_set():  # noqa: ASYNC110 - a loop's end sets no event
+            await asyncio.sleep(0.01)
+
+    def _end_calls(self, loop: asyncio.AbstractEventLoop) -> None:
+        for timer, its_loop in list(self.timers.items()):
+            if its_loop is loop:
+                with suppress(RuntimeError):  # it has ended by itself
+                    timer.reschedule(loop.time())
 
 
 def _loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop:
@@ -219,31 +248,12 @@ async def _until_the_loop_ends(
         await session.close()
 
 
-def _expire(timer: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:
-    with suppress(RuntimeError):  # it has ended by itself
-        timer.reschedule(loop.time())
-
-
-async def _close_over_there(
-    lifetime: AsyncGenerator[object], loop: asyncio.AbstractEventLoop
-) -> None:
-    """Close a session in its own loop, and wait for that while the loop runs.
-
-    A loop that does not run now closes it when it does; one that ends meanwhile closes it then.
-    """
-    work = _closed(lifetime)
-    try:
-        closing = asyncio.run_coroutine_threadsafe(work, loop)
-    except RuntimeError:  # it is closed: nothing can be done there any more
-        work.close()
-        return
-    while loop.is_running() and not closing.done():  # noqa: ASYNC110 - a loop's end sets no event
-        await asyncio.sleep(0.01)
-
-
-async def _closed(lifetime: AsyncGenerator[object]) -> None:
-    with suppress(RuntimeError):  # it is being closed already, as its loop ends
-        await lifetime.aclose()
+def _close_at_once(session: aiohttp.ClientSession) -> None:
+    """Close a session's connections without waiting for their ends."""
+    closing = session.close()
+    with suppress(StopIteration):
+        closing.send(None)
+    closing.close()
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -945,6 +945,17 @@ async def test_closing_ends_calls_in_flight(client, emulator, fault, used):
     await emulator.until(lambda: emulator.connections == 0)
 
 
+async def test_closing_ends_calls_that_wait_for_a_connection(connect, emulator):
+    client = connect(max_connections=1)
+    emulator.fail(delay=float("inf"))
+    calls = [asyncio.create_task(closed_error(client)) for _ in range(3)]
+    await emulator.until(lambda: emulator.requests)
+
+    await client.close()
+
+    assert len(await asyncio.gather(*calls)) == 3
+
+
 async def test_closing_ends_a_wait_between_attempts(connect, emulator):
     waiting = asyncio.Event()
 

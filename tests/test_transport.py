@@ -906,6 +906,36 @@ def test_closing_from_another_loop_waits_for_the_loop_that_has_the_session():
     elsewhere.end()
 
 
+def test_closing_ends_what_another_loop_has_under_way_without_a_session_of_its_own():
+    transport = Transport(max_connections=10)
+    entered, ended = threading.Event(), []
+
+    async def bound():
+        try:
+            async with asyncio.timeout(None) as timer:
+                transport.timers[timer] = asyncio.get_running_loop()
+                entered.set()
+                await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            ended.append("by its timer")
+
+    thread = threading.Thread(target=asyncio.run, args=(bound(),))
+    thread.start()
+    entered.wait(10)
+    asyncio.run(transport.close())
+    thread.join(10)
+
+    assert ended == ["by its timer"]
+
+
+async def test_a_transport_is_open_as_long_as_a_session_is(transport):
+    assert not transport.is_open
+    await use(transport)
+    assert transport.is_open
+    await transport.close()
+    assert not transport.is_open
+
+
 def test_closing_does_not_wait_for_a_loop_that_does_not_run():
     transport = Transport(max_connections=10)
     elsewhere = Elsewhere(transport)
