@@ -353,7 +353,7 @@ class ResponseValidationError(ChatKitError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(tuple(problems))
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
 
     def __str__(self) -> str:
         return "the reply does not fit the schema:\n  " + "\n  ".join(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import attrs
 
@@ -222,8 +222,8 @@ class AsyncSessionsWithRawResponse:
     def __init__(self, call_raw: RawCaller) -> None:
         # The methods return what their call returns: over a raw call, that is the raw reply.
         sessions = AsyncSessions(cast("Caller", call_raw), call_raw)
-        self.create = _raw(sessions.create)
-        self.cancel = _raw(sessions.cancel)
+        self.create: Final = _raw(sessions.create)
+        self.cancel: Final = _raw(sessions.cancel)
 
 
 def _raw(

@@ -32,6 +32,7 @@ napoleon_use_ivar = True  # as attributes they would be what a type named `objec
 nitpick_ignore_regex = [
     # Other projects' names would need their inventories, and the build needs no network.
     ("py:.*", rf"({'|'.join(['aiohttp', 'attrs?', 'yarl', *sys.stdlib_module_names])})\..*"),
+    ("py:class", "Random"),  # random.Random, within a type alias
     # A base class or a type variable is shown where it is used, and has no page of its own.
     ("py:.*", r"chatkit_async(\.\w+)*\.(_\w+|[A-Z])"),
 ]

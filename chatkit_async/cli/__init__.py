@@ -61,5 +61,5 @@ def commands() -> None:
     """
 
 
-for command in (demo, create, cancel, emulator, doctor):
-    commands.add_command(command)
+for _command in (demo, create, cancel, emulator, doctor):
+    commands.add_command(_command)
