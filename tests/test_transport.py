@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import gzip
+import os
 import ssl
 import threading
 import traceback
@@ -980,6 +981,29 @@ def test_closing_passes_over_a_loop_that_is_closed():
     assert not transport.is_open
     del elsewhere
     gc.collect()
+
+
+async def test_a_forked_child_opens_sessions_of_its_own(transport):
+    parents = await use(transport)
+    [(_, lifetime)] = transport._opened.values()
+
+    transport.after_fork()
+
+    assert not transport.is_open
+    assert await use(transport) is not parents
+    await lifetime.aclose()
+
+
+async def test_a_parents_connections_count_as_closed_in_a_child(transport, monkeypatch):
+    session = await use(transport)
+    parents = session.connector
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        assert session.closed
+        parents.__del__()  # leaves them alone
+
+    assert not session.closed
+    assert await use(transport) is session
 
 
 # A borrowed session
