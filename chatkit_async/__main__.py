@@ -2,16 +2,18 @@
 
 import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 
 NEEDED = ("click", "rich")
+FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the command line on this process's arguments; returns an exit code, or exits."""
+    """Run the command line on this process's arguments; returns an exit code, or ends."""
     if any(find_spec(name) is None for name in NEEDED):
         print(  # noqa: T201 - what would print it is what is missing
             "The command line needs click and rich: "
@@ -23,17 +25,21 @@ def main() -> int:
         # A console that cannot show a character shows its code instead of a traceback.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    code = 0
     try:
         from chatkit_async.cli import commands  # noqa: PLC0415 - it may not be installed
 
         commands()
     except KeyboardInterrupt:  # before a command had begun
-        pass
+        code = INTERRUPTED
     except SystemExit as end:
-        if end.code != INTERRUPTED:
-            raise
-    # At once: the interpreter's own exit waits for threads, such as one looking up a host's name.
-    os._exit(INTERRUPTED)
+        code = end.code if isinstance(end.code, int) else FAILED
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            with suppress(OSError):  # whoever was reading has gone
+                stream.flush()
+    # The interpreter's own exit waits for threads, such as one that looks up a host's name.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -62,4 +63,5 @@ def assignment(name: str, value: str, platform: str = sys.platform) -> str:
 
 def _show(record: "Record") -> None:
     at = datetime.fromtimestamp(record.received_at).astimezone()
-    note(f"{at:%H:%M:%S} {record}")
+    with suppress(click.exceptions.Exit):  # nobody reads it; whoever asked still gets a reply
+        note(f"{at:%H:%M:%S} {record}")

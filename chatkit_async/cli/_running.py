@@ -8,20 +8,24 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine as `asyncio.run` does, but end at once on Ctrl-C.
+    """Run a coroutine as `asyncio.run` does, but without waiting for threads in the end.
 
-    `asyncio.run` would wait for threads, such as one that looks up a host's name.
+    Such as one that looks up a host's name: neither a timeout nor Ctrl-C ends that.
     """
     runner = asyncio.Runner()
     try:
-        result = runner.run(work)
-    except KeyboardInterrupt:
+        return runner.run(work)
+    finally:
         loop = runner.get_loop()
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(_clear())
         loop.close()
-        raise
-    except BaseException:
-        runner.close()
-        raise
-    runner.close()
-    return result
+
+
+async def _clear() -> None:
+    """End what is left on the loop."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.sleep(0)  # transports close their sockets a turn after they were closed

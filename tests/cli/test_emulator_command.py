@@ -47,6 +47,17 @@ def test_json_is_for_programs_that_start_it(start):
     assert process.wait(timeout=10) == 130
 
 
+def test_it_serves_on_when_nobody_reads_the_requests(start):
+    process = start("emulator", "--json")
+    printed = json.loads(process.stdout.readline())
+    process.stderr.readline()
+    process.stderr.close()
+    for _ in range(3):
+        assert create(**printed).status == "active"
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=10)
+
+
 @pytest.fixture
 def taken():
     """A port that somebody else listens on."""

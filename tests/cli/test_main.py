@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 
@@ -25,23 +26,6 @@ def test_the_package_runs_as_a_module(start):
     process = start("--version")
     assert process.communicate(timeout=30) == (f"chatkit-async, version {__version__}\n", "")
     assert process.returncode == 0
-
-
-def test_the_exit_code_is_the_commands(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["chatkit-async", "create"])
-    with pytest.raises(SystemExit) as end:
-        __main__.main()
-    assert end.value.code == 2
-    assert "Missing option '--user'" in capsys.readouterr().err
-
-
-def test_it_runs_without_a_stdout(monkeypatch, emulator):
-    monkeypatch.setattr(sys, "argv", ["chatkit-async", "create", "--user", "u", "--workflow", "w"])
-    monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(SystemExit) as end:
-        __main__.main()
-    assert end.value.code == 0
-    assert len(emulator.sessions) == 1
 
 
 def test_a_console_that_cannot_show_a_character_shows_its_code(start, emulator, environment):
@@ -68,10 +52,25 @@ def test_ctrl_c_before_a_command_has_begun_exits_with_130(monkeypatch, exits):
     assert exits == [130]
 
 
-def test_ctrl_c_during_a_command_exits_with_130_at_once(monkeypatch, exits):
-    monkeypatch.setattr("chatkit_async.cli.commands", lambda: sys.exit(130))
+@pytest.mark.parametrize(("ends_with", "code"), [(0, 0), (4, 4), (130, 130), ("odd", 1)])
+def test_the_exit_code_is_the_commands(monkeypatch, exits, ends_with, code):
+    monkeypatch.setattr("chatkit_async.cli.commands", lambda: sys.exit(ends_with))
     __main__.main()
-    assert exits == [130]
+    assert exits == [code]
+
+
+def test_wrong_usage_is_told(start):
+    process = start("create")
+    assert "Missing option '--user'" in process.communicate(timeout=30)[1]
+    assert process.returncode == 2
+
+
+def test_it_runs_without_a_stdout(monkeypatch, emulator, exits):
+    monkeypatch.setattr(sys, "argv", ["chatkit-async", "create", "--user", "u", "--workflow", "w"])
+    monkeypatch.setattr(sys, "stdout", None)
+    __main__.main()
+    assert exits == [0]
+    assert len(emulator.sessions) == 1
 
 
 def test_ctrl_c_ends_a_call_and_leaves_no_traceback(start, emulator):
@@ -85,9 +84,7 @@ def test_ctrl_c_ends_a_call_and_leaves_no_traceback(start, emulator):
     assert emulator.requests.total == 1
 
 
-def test_ctrl_c_does_not_wait_for_a_name_to_be_looked_up(start, environment):
-    environment.setenv("OPENAI_API_KEY", "sk-123")
-    script = """
+LOOKING_UP_FOREVER = """
 import socket, threading
 from chatkit_async.__main__ import main
 def never(*args, **kwargs):
@@ -96,11 +93,28 @@ def never(*args, **kwargs):
 socket.getaddrinfo = never
 main()
 """
-    process = start("create", "--user=u", "--workflow=w", program=[sys.executable, "-c", script])
+
+
+@pytest.fixture
+def start_without_names(start, environment):
+    """Start a command on a machine where looking up a name takes for ever."""
+    environment.setenv("OPENAI_API_KEY", "sk-123")
+    return functools.partial(start, program=[sys.executable, "-c", LOOKING_UP_FOREVER])
+
+
+def test_ctrl_c_does_not_wait_for_a_name_to_be_looked_up(start_without_names):
+    process = start_without_names("create", "--user=u", "--workflow=w")
     assert process.stdout.readline() == "looking up\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=10) == ("", "\nInterrupted.\n")
     assert process.returncode == 130
+
+
+def test_a_timeout_does_not_wait_for_a_name_to_be_looked_up(start_without_names):
+    process = start_without_names("doctor", "--timeout=0.1")
+    shown, _ = process.communicate(timeout=10)
+    assert "api.openai.com was not found: no answer in time" in shown
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from chatkit_async.cli._running import run
-
-
-async def test_it_needs_a_thread_without_a_loop():
-    async def nothing():
-        """Nothing."""
-
-    work = nothing()
-    with pytest.raises(RuntimeError, match="running event loop"):
-        run(work)
-    work.close()
 
 
 def test_it_returns_what_the_coroutine_returns():
@@ -33,6 +24,35 @@ def test_what_the_coroutine_raises_is_raised_and_the_loop_closed():
     with pytest.raises(LookupError):
         run(broken())
     assert loops[0].is_closed()
+
+
+def test_tasks_that_are_left_are_cancelled():
+    ended = []
+
+    async def left():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    async def work():
+        task = asyncio.create_task(left())
+        await asyncio.sleep(0)
+        return task
+
+    assert run(work()).cancelled()
+    assert ended == [True]
+
+
+def test_a_thread_is_not_waited_for():
+    released = threading.Event()
+
+    async def work():
+        asyncio.get_running_loop().run_in_executor(None, released.wait)
+
+    run(work())
+    assert not released.is_set()
+    released.set()
 
 
 def test_ctrl_c_closes_generators_and_the_loop():
