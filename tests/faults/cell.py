@@ -109,6 +109,16 @@ class Grounds:
         """Run a coroutine over there, from another loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
+    @contextlib.contextmanager
+    def serving(self, handle):
+        """Serve over there: see `serve`."""
+        context = serve(handle)
+        server = self.run(context.__aenter__())
+        try:
+            yield server
+        finally:
+            self.run(context.__aexit__(None, None, None))
+
     def close(self):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
