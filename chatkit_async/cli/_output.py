@@ -141,7 +141,7 @@ class Page:
 
     def item(self, label: str, style: str, text: str) -> None:
         """Show a coloured label with a paragraph beside it."""
-        start = self._text(f"{label:{self.ITEM_INDENT}}", style)
+        start = self._text("").append(f"{label:{self.ITEM_INDENT}}", style)
         for line in self._wrapped(text, self.ITEM_INDENT):
             self._show(start.append_text(line))
             start = self._text(" " * self.ITEM_INDENT)

@@ -172,7 +172,7 @@ def test_on_a_terminal_there_are_colours(terminal):
     fill(Page())
     assert "\x1b[1mA heading\x1b[0m" in stdout.shown
     assert "\x1b[36m" in stdout.shown
-    assert "\x1b[32mok" in stdout.shown
+    assert "\x1b[32mok       \x1b[0mname: " in stdout.shown
 
 
 def test_with_no_color_there_are_none(terminal, monkeypatch):
