@@ -28,6 +28,7 @@ import pytest
 import trustme
 from servers import BODY, CLOSE, HANG, RESET, SESSION, http, replying, serve
 
+import chatkit_async.client
 from chatkit_async import (
     APIConnectionError,
     APIError,
@@ -580,6 +581,75 @@ def test_a_connection_is_kept_for_a_minute(virtually):
     assert virtually(scenario) == [1, 1, 1, 2]
 
 
+# The rate gate, on virtual time: its own rules are test_rate_gate's
+
+PUSHED_BACK = {"status": 429, "headers": {"Retry-After": "30"}}
+
+
+async def pushed_back(emulator, client):
+    """A call that the API has told to wait for 30 seconds, with jitter 33."""
+    emulator.fail(**PUSHED_BACK)
+    told = asyncio.Event()
+    client = client.with_options(on_attempt=lambda attempt: told.set())
+    call = asyncio.create_task(client.sessions.create(**WANTED))
+    await told.wait()
+    await asyncio.sleep(1)  # virtual, so that it is clear whose turn comes first
+    return call
+
+
+def test_after_a_push_back_other_calls_wait_without_spending_attempts(virtually):
+    async def scenario(emulator, client):
+        first = await pushed_back(emulator, client)
+        raw = client.sessions.with_raw_response
+        others = [raw.create(**WANTED, timeout=None) for _ in range(3)]
+        responses = await asyncio.gather(*others)
+        await first
+        return [response.attempts for response in responses], emulator.requests
+
+    attempts, requests = virtually(scenario)
+
+    assert attempts == [1, 1, 1]
+    assert len(requests) == 5
+    assert all(record.received_at >= 30 for record in requests[1:])
+
+
+def test_a_call_whose_turn_cannot_come_in_time_ends_at_once(virtually):
+    async def scenario(emulator, client):
+        first = await pushed_back(emulator, client)
+        error = await failure(client, RateLimitError, timeout=10.0)
+        ended = asyncio.get_running_loop().time()
+        await first
+        return error, ended, len(emulator.requests)
+
+    error, ended, requests = virtually(scenario)
+
+    assert (error.attempts, error.status_code, requests) == (0, 429, 2)
+    assert error.retry_after == pytest.approx(32, abs=0.1)
+    assert error.message.startswith("not sent: the API pushed back (429)")
+    assert ended == pytest.approx(1, abs=0.1)
+
+
+def test_closing_ends_a_wait_at_the_gate(virtually):
+    async def scenario(emulator, client):
+        first = await pushed_back(emulator, client)
+        waiting = [asyncio.create_task(closed_error(client)) for _ in range(2)]
+        await asyncio.sleep(1)  # virtual
+        await client.close()
+        await asyncio.gather(*waiting)
+        with pytest.raises(ClientClosedError):
+            await first
+        return asyncio.get_running_loop().time(), len(emulator.requests)
+
+    assert virtually(scenario) == (pytest.approx(2, abs=0.1), 1)
+
+
+def test_with_options_stays_behind_the_same_gate_unless_the_key_differs():
+    client = AsyncChatKit(api_key=KEY)
+
+    assert client.with_options(timeout=5.0)._gate is client._gate
+    assert client.with_options(api_key=f"{KEY}x")._gate is not client._gate
+
+
 # What is told of attempts
 
 
@@ -1065,6 +1135,16 @@ def test_a_client_that_could_not_be_made_does_not_warn():
     with pytest.raises(ConfigurationError):
         AsyncChatKit()
     gc.collect()
+
+
+async def test_a_forked_child_starts_anew(client, emulator):
+    gate = client._gate
+    chatkit_async.client._after_fork()
+
+    await client.sessions.create(**WANTED)
+
+    assert client._gate is gate
+    assert len(emulator.requests) == 1
 
 
 def test_a_client_refuses_to_be_copied_or_pickled():
