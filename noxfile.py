@@ -117,6 +117,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Play stories of client and emulator: -- --seed N for one, -- --seeds 100000 for many."""
+    session.install(".", *group("tests"))
+    session.env["PYTHONPATH"] = "tests"
+    session.run("python", "-P", "-m", "simulation", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after -- go to them."""
     session.install(".", *group("bench"))

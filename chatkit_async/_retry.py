@@ -259,7 +259,8 @@ class RateGate:
             self._rate, self._measured = self._measure(now, wait)
             self._accepted.clear()
             self._pushed_back = now
-            self._next_slot = self._waited = self._closed_until
+            # Not earlier than the next in line was told: it sleeps until then.
+            self._next_slot = self._waited = max(self._next_slot, self._closed_until)
 
     def _measure(self, now: float, wait: float) -> tuple[float, float]:
         """The highest rate that the server was seen to accept, and the seconds it was seen for.

@@ -278,6 +278,20 @@ def test_an_echo_can_keep_the_gate_closed_for_longer():
     assert gate.opens_in(1.5) == 3
 
 
+def test_a_pace_measured_anew_lets_nobody_go_before_who_was_told_to_wait_longer():
+    gate = RateGate()
+    gate.push_back(now=0, sent=0, wait=30)
+    first, second = gate.enter(0.1, lambda: None), gate.enter(0.2, lambda: None)
+    assert gate.admit(first, now=30) == 0
+    gate.leave(first)
+    assert gate.admit(second, now=30) == 30
+
+    gate.push_back(now=31, sent=30, wait=1)
+
+    assert gate.admit(second, now=60) == 0
+    assert not gate.is_free
+
+
 def test_successes_raise_the_rate():
     gate = RateGate()
     gate.push_back(now=1, sent=0, wait=1)
