@@ -198,8 +198,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
     kind, cause, data = _decoded(reply, secrets)
     if kind is not None:
         raise APIResponseError(
-            f"the API replied {reply.status}, but {_FLAWS[kind]}; the session may exist all the "
-            "same, and then lapses by itself",
+            f"the API replied {reply.status}, but {_FLAWS[kind]}; {_aftermath(call)}",
             kind=kind,
             status_code=reply.status,
             request_id=_masked(reply.request_id, secrets),
@@ -210,12 +209,19 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
 
 _FLAWS: dict[ResponseErrorKind, str] = {
     "empty": "without a body",
-    "not_json": "its body is not JSON: is base_url right, or a proxy in between?",
+    "not_json": "its body is not JSON (is base_url right? is there a proxy in between?)",
     "not_an_object": "its body is not a JSON object",
     "truncated": "the connection ended before its body did",
     "too_large": "its body is larger than 4 MiB",
     "too_deep": "its body is nested too deeply to be decoded",
 }
+
+
+def _aftermath(call: Call[T]) -> str:
+    """What an unusable reply leaves behind."""
+    if call.route == CREATE_ROUTE:
+        return "the session may exist all the same, and then lapses by itself"
+    return "the session may be cancelled all the same"
 
 
 def _decoded(

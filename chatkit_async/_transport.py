@@ -345,11 +345,21 @@ def _failure(error: Exception, url: URL) -> APIConnectionError:
 
 def _cause(error: Exception) -> str:
     """The class, error number and message."""
-    said = str(error)
+    match error:
+        # Their own messages add the address of an SSLContext.
+        case aiohttp.ClientConnectorCertificateError():
+            said = str(error.certificate_error)
+        case aiohttp.ClientConnectorError():
+            said = str(error.os_error)
+        # Its message is what was read of the headers, in aiohttp's own terms.
+        case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
+            said = "Server disconnected within the headers"
+        case _:
+            said = str(error)
     code = error.errno if isinstance(error, OSError) else None
     if code is not None and not said.startswith("["):
         said = f"[Errno {code}] {said}"
-    return f"{type(error).__name__}: {said}"[:300]
+    return f"{type(error).__name__}: {said}"
 
 
 def _told_apart(error: Exception) -> tuple[ConnectionErrorKind, str]:

@@ -65,6 +65,9 @@ _logger = logging.getLogger("chatkit_async")
 RATE_LIMITED_TOGETHER = frozenset({"api_key", "organization", "project", "base_url"})
 """The options that say whose rate limit counts."""
 
+MAX_CAUSE = 300
+"""Characters of what a lower layer said that are kept on an error: some of it is the server's."""
+
 USER_AGENT = (
     f"chatkit-async/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
 )
@@ -379,7 +382,9 @@ class AsyncChatKit:
             del transport.timers[timer]
         if transport.closed:
             raise ClientClosedError
-        failure.cause = None if failure.cause is None else mask_text(failure.cause, keys)
+        if failure.cause is not None:
+            # Masked before it is cut: nobody recognises half a key.
+            failure.cause = mask_text(failure.cause, keys)[:MAX_CAUSE]
         try:
             raise failure
         finally:

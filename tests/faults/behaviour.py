@@ -110,6 +110,12 @@ def raw(data):
     return respond
 
 
+async def garbled(wire, request, cell):
+    """No HTTP, but the key: where a message that is cut, and then masked, would show half of it."""
+    await wire.send(f"{'-' * 185}{key_of(request)}\r\n\r\n".encode())
+    return False
+
+
 def reset(data=b""):
     """Some bytes, and the connection's reset."""
 
