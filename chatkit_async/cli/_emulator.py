@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,28 +14,164 @@ from chatkit_async.cli._output import note, write, write_json
 from chatkit_async.cli._running import run
 
 if TYPE_CHECKING:
-    from chatkit_async.emulator import Record
+    from chatkit_async.emulator import Emulator, Fault, Latency, RateLimit, Record, RetryAfter
+
+# What the options are made into is imported late: the emulator brings a web server.
+
+
+def _latency(
+    _context: click.Context, _parameter: click.Parameter, given: str | None
+) -> "Latency | None":
+    from chatkit_async.emulator import Exponential, LogNormal, Uniform  # noqa: PLC0415 - see above
+
+    if given is None:
+        return None
+    name, *numbers = given.split(":")
+    try:
+        match name, list(map(float, numbers)):
+            case "uniform", [low, high]:
+                return Uniform(low, high)
+            case "exponential", [mean]:
+                return Exponential(mean)
+            case "lognormal", [median]:
+                return LogNormal(median)
+            case "lognormal", [median, sigma]:
+                return LogNormal(median, sigma)
+            case _:
+                return float(given)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{given!r} should be seconds, uniform:LOW:HIGH, exponential:MEAN or "
+            f"lognormal:MEDIAN[:SIGMA] ({error})."
+        ) from None
+
+
+def _faults(
+    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+) -> "list[Fault]":
+    from chatkit_async.emulator._faults import parse_fault  # noqa: PLC0415 - see above
+
+    try:
+        return [parse_fault(text) for text in given]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
+def _rate_limit(
+    rate: float | None,
+    burst: int | None,
+    window: float | None,
+    retry_after: str | None,
+    *,
+    per_key: bool,
+) -> "RateLimit | None":
+    from chatkit_async.emulator import FixedWindow, TokenBucket  # noqa: PLC0415 - see above
+
+    if rate is None:
+        if burst is not None or window is not None or retry_after is not None or per_key:
+            raise click.UsageError(
+                "--burst, --window, --retry-after and --per-key go with --rate-limit."
+            )
+        return None
+    if burst is not None and window is not None:
+        raise click.UsageError("--burst is a bucket's: it does not go with --window.")
+    try:
+        wait = _wait(retry_after)
+        if window is None:
+            if burst is None:
+                return TokenBucket(rate=rate, retry_after=wait, per_key=per_key)
+            return TokenBucket(rate=rate, burst=burst, retry_after=wait, per_key=per_key)
+        limit = int(rate) if rate == int(rate) else 0  # which is refused
+        return FixedWindow(limit=limit, window=window, retry_after=wait, per_key=per_key)
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError(f"no such rate limit: {error}.") from None
+
+
+def _wait(retry_after: str | None) -> "RetryAfter":
+    match retry_after:
+        case None | "exact":
+            return "exact"
+        case "none":
+            return None
+        case _:
+            return float(retry_after)
 
 
 @click.command(short_help="Serve the API on this machine, to try things on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="Where to listen. Default: a free one."
 )
+@click.option(
+    "--rate-limit", type=float, metavar="N", help="Requests a second; more are refused with 429."
+)
+@click.option("--burst", type=int, metavar="N", help="How many at once. Default: as in a second.")
+@click.option(
+    "--window",
+    type=float,
+    metavar="SECONDS",
+    help="Count the requests of --rate-limit in windows of so many seconds, not by the second.",
+)
+@click.option(
+    "--retry-after",
+    metavar="SECONDS",
+    help="What a 429 asks to wait: seconds, 'exact' for as long as it takes, or 'none'. "
+    "Default: exact.",
+)
+@click.option("--per-key", is_flag=True, help="Count for each API key apart.")
+@click.option(
+    "--latency",
+    metavar="SECONDS",
+    callback=_latency,
+    help="Seconds that each reply takes, or uniform:LOW:HIGH, exponential:MEAN, "
+    "lognormal:MEDIAN:SIGMA.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="FAULT",
+    callback=_faults,
+    help="What goes wrong, such as 'status=503; retry-after=1; chance=0.1'. Repeatable.",
+)
+@click.option("--seed", type=int, default=0, help="What happens by chance follows from it.")
 @json_option
-def emulator(*, port: int, as_json: bool) -> None:
+def emulator(
+    *,
+    port: int,
+    rate_limit: float | None,
+    burst: int | None,
+    window: float | None,
+    retry_after: str | None,
+    per_key: bool,
+    latency: "Latency | None",
+    faults: "list[Fault]",
+    seed: int,
+    as_json: bool,
+) -> None:
     """Serve the ChatKit sessions API on this machine, until Ctrl-C.
 
     Prints on stdout what to set in another terminal to use it, and on stderr a line for each
     request. It takes any key and any workflow, keeps what it makes in memory, and cannot be
     reached from other machines.
     """
-    run(_serve(port, as_json=as_json))
+    from chatkit_async.emulator import Emulator  # noqa: PLC0415 - see above
+
+    limit = _rate_limit(rate_limit, burst, window, retry_after, per_key=per_key)
+    try:
+        server = Emulator(
+            port=port,
+            rate_limit=limit,
+            latency=0.0 if latency is None else latency,
+            faults=faults,
+            seed=seed,
+            on_request=_show,
+        )
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
+    run(_serve(server, port, as_json=as_json))
 
 
-async def _serve(port: int, *, as_json: bool) -> None:
-    from chatkit_async.emulator import Emulator  # noqa: PLC0415 - it brings a web server
-
-    server = Emulator(port=port, on_request=_show)
+async def _serve(server: "Emulator", port: int, *, as_json: bool) -> None:
     try:
         await server.__aenter__()
     except OSError as error:

@@ -7,11 +7,13 @@ import json
 import re
 import signal
 import socket
+from contextlib import suppress
 
 import pytest
 
-from chatkit_async import AsyncChatKit
+from chatkit_async import AsyncChatKit, BadRequestError
 from chatkit_async.cli._emulator import assignment
+from chatkit_async.emulator import Exponential, FixedWindow, LogNormal, TokenBucket, Uniform
 
 
 def create(base_url, api_key):
@@ -75,6 +77,97 @@ def test_a_port_that_is_taken_is_told(invoke, taken):
 
 def test_a_port_that_cannot_be_is_wrong_usage(invoke):
     assert invoke("emulator", "--port", "70000").exit_code == 2
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """What the command would serve with."""
+    servers = []
+
+    async def serve(server, port, *, as_json):
+        servers.append(server)
+
+    monkeypatch.setattr("chatkit_async.cli._emulator._serve", serve)
+    return servers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit"),
+    [
+        ([], None),
+        (["--rate-limit", "25"], TokenBucket(rate=25)),
+        (["--rate-limit", "0.5", "--burst", "3"], TokenBucket(rate=0.5, burst=3)),
+        (["--rate-limit", "2", "--retry-after", "1.5"], TokenBucket(rate=2, retry_after=1.5)),
+        (["--rate-limit", "2", "--retry-after", "exact"], TokenBucket(rate=2)),
+        (["--rate-limit", "2", "--retry-after", "none"], TokenBucket(rate=2, retry_after=None)),
+        (["--rate-limit", "2", "--per-key"], TokenBucket(rate=2, per_key=True)),
+        (["--rate-limit", "600", "--window", "60"], FixedWindow(limit=600, window=60)),
+    ],
+)
+def test_it_limits_the_rate_as_told(invoke, server, arguments, limit):
+    assert invoke("emulator", *arguments).exit_code == 0
+    assert server[0].rate_limit == limit
+
+
+@pytest.mark.parametrize(
+    ("given", "latency"),
+    [
+        ("0.05", 0.05),
+        ("uniform:0.1:0.2", Uniform(0.1, 0.2)),
+        ("exponential:0.1", Exponential(0.1)),
+        ("lognormal:0.1", LogNormal(0.1)),
+        ("lognormal:0.1:1", LogNormal(0.1, 1.0)),
+    ],
+)
+def test_it_takes_its_time_as_told(invoke, server, given, latency):
+    assert invoke("emulator", "--latency", given).exit_code == 0
+    assert server[0].latency == latency
+
+
+def test_it_fails_as_told_the_same_for_a_seed(start):
+    def statuses():
+        process = start(
+            "emulator", "--json", "--seed", "3", "--fault", "status=400; chance=0.5",
+            "--fault", "operation=cancel; drop=close",
+        )  # fmt: skip
+        printed = json.loads(process.stdout.readline())
+        process.stderr.readline()
+        for _ in range(8):
+            with suppress(BadRequestError):
+                create(**printed)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=10)[1]
+        return re.findall(r"sessions (\d+) req_", said)
+
+    first = statuses()
+    assert set(first) == {"200", "400"}
+    assert statuses() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rate-limit", "0"], "no such rate limit: 'rate' must be > 0"),
+        (["--rate-limit", "1.5", "--window", "60"], "no such rate limit: 'limit' must be >= 1"),
+        (["--rate-limit", "inf", "--window", "60"], "no such rate limit: "),
+        (["--rate-limit", "1", "--retry-after", "soon"], "no such rate limit: "),
+        (["--rate-limit", "1", "--burst", "1", "--window", "60"], "--burst is a bucket's"),
+        (["--burst", "1"], "go with --rate-limit"),
+        (["--window", "1"], "go with --rate-limit"),
+        (["--retry-after", "1"], "go with --rate-limit"),
+        (["--per-key"], "go with --rate-limit"),
+        (["--latency", "soon"], "'soon' should be seconds, uniform:LOW:HIGH"),
+        (["--latency", "uniform:1"], "should be seconds, uniform:LOW:HIGH"),
+        (["--latency", "uniform:2:1"], "low=2.0 is above high=1.0"),
+        (["--latency", "-1"], "latency=-1.0: expected seconds"),
+        (["--fault", "stauts=500"], "'stauts=500' is no part of a fault"),
+    ],
+)
+def test_what_cannot_be_is_wrong_usage(invoke, server, arguments, said):
+    result = invoke("emulator", *arguments)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert server == []
 
 
 def test_what_to_set_is_in_the_language_of_the_platforms_shell():
