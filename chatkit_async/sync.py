@@ -6,12 +6,23 @@ import os
 import ssl as tls
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from functools import cached_property, wraps
 from threading import Lock, Thread, get_ident, main_thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
 from chatkit_async._transport import Transport
 from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit
@@ -49,7 +60,7 @@ T = TypeVar("T")
 CANCEL_PATIENCE = 2.0
 """Seconds that a caller who gives up waits at most for its call to end on the loop."""
 
-EXIT_PATIENCE = 1.0
+EXIT_PATIENCE = 0.5
 """Seconds that the end of the process waits at most for a client that was not closed."""
 
 SLICE = 0.1 if os.name == "nt" else -1
@@ -141,7 +152,7 @@ class ChatKit:
         self._base_url = client.base_url
         self._crossing = crossing
         self._owns_crossing = owns_crossing
-        self.sessions = Sessions(client.sessions, crossing)
+        self.sessions: Sessions = Sessions(client.sessions, crossing)
 
     @property
     def beta(self) -> Beta["Sessions"]:
@@ -325,8 +336,8 @@ class SessionsWithRawResponse:
     """
 
     def __init__(self, sessions: AsyncSessionsWithRawResponse, crossing: "_Crossing") -> None:
-        self.create = _blocking(sessions.create, crossing)
-        self.cancel = _blocking(sessions.cancel, crossing)
+        self.create: Final = _blocking(sessions.create, crossing)
+        self.cancel: Final = _blocking(sessions.cancel, crossing)
 
 
 def _blocking(method: Callable[P, Coroutine[Any, Any, T]], crossing: "_Crossing") -> Callable[P, T]:
@@ -383,13 +394,13 @@ class _Crossing:
 
     @contextmanager
     def enter(self, context: AbstractAsyncContextManager[T]) -> Generator[T]:
-        """Enter and leave an asynchronous context manager on the loop."""
+        """Enter and leave an asynchronous context manager, one that swallows nothing."""
         value = self.run(context.__aenter__())
         try:
             yield value
         except BaseException as error:
-            if not self.run(context.__aexit__(type(error), error, error.__traceback__)):
-                raise
+            self.run(context.__aexit__(type(error), error, error.__traceback__))
+            raise
         else:
             self.run(context.__aexit__(None, None, None))
 
@@ -479,22 +490,16 @@ class _Portal:
             if self._started is not None:
                 return self._started
             started: _Started = Future()
-            self._started = started
             thread = Thread(target=self._serve, args=[started], name="chatkit-async", daemon=True)
             try:
                 thread.start()
-            except BaseException as error:
-                self._fail(started, error)  # should it run all the same, it ends by itself
+            except BaseException:  # such as Ctrl-C: it may run all the same
+                if not started.cancel():
+                    started.add_done_callback(_stop)
                 raise
-            self._thread = thread
+            self._started, self._thread = started, thread
             atexit.register(self._at_exit)
         return started
-
-    def _fail(self, started: "_Started", error: BaseException) -> None:
-        if self._started is started:
-            self._started = None  # the next call tries anew
-        with suppress(InvalidStateError):
-            started.set_exception(error)
 
     # On its thread
 
@@ -502,20 +507,26 @@ class _Portal:
         import anyio  # noqa: PLC0415 - 30 ms that only programs that block have to pay
         from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - as above
 
+        if not started.set_running_or_notify_cancel():
+            return
+
         async def serve() -> None:
             async with BlockingPortal() as portal:
                 started.set_result((asyncio.get_running_loop(), portal))
                 self._thread_id = get_ident()
                 await portal.sleep_until_stopped()
-                await self._transport.close()
+                if self._closed:  # else a start was interrupted, and another thread may serve
+                    await self._transport.close()
 
         try:
             anyio.run(serve)
         except BaseException as error:
-            has_started = started.done()
-            self._fail(started, error)
+            if not started.done():
+                with self._lock:
+                    self._started = None  # the next call tries anew
+                started.set_exception(error)
             # As the interpreter ends, asyncio cannot start the thread that ends its executor.
-            if has_started and main_thread().is_alive():
+            elif main_thread().is_alive():
                 raise
         finally:
             for call in list(self._calls):

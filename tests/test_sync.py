@@ -473,6 +473,56 @@ def test_a_thread_that_cannot_be_started_is_tried_again(client, monkeypatch):
     assert client.sessions.create(**WANTED).status == "active"
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, runs):
+    running = told_when(monkeypatch, anyio, "run")
+    start, threads = threading.Thread.start, []
+
+    def interrupted(thread):
+        threads.append(thread)
+        if runs:
+            start(thread)
+            running.acquire(timeout=10)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.sessions.create(**WANTED)
+    [thread] = threads
+    if not runs:
+        start(thread)
+    assert client.sessions.create(**WANTED).status == "active"
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(portal_threads()) == 1
+
+
+def test_threads_that_start_a_client_together_start_one_thread(client, monkeypatch):
+    starting = told_when(monkeypatch, sync._Portal, "_start")
+    with client._crossing._portal()._lock:
+        calls = [Calling(client) for _ in range(2)]
+        for _ in calls:
+            starting.acquire(timeout=10)
+    assert [call.ended() for call in calls] == ["active"] * 2
+    assert len(portal_threads()) == 1
+
+
+def test_closing_a_client_whose_loop_cannot_be_opened(client, monkeypatch):
+    opening, closing = threading.Event(), told_when(monkeypatch, threading.Thread, "is_alive")
+
+    def refuse(_):
+        opening.set()
+        closing.acquire(timeout=10)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(anyio, "run", refuse)
+    calling = Calling(client)
+    opening.wait(10)
+    client.close()
+    assert calling.ended() is OSError
+
+
 def test_a_loop_that_cannot_be_opened_is_tried_again(client, monkeypatch):
     def refuse(_):
         raise OSError(24, "Too many open files")
@@ -484,7 +534,8 @@ def test_a_loop_that_cannot_be_opened_is_tried_again(client, monkeypatch):
     assert client.sessions.create(**WANTED).status == "active"
 
 
-def test_a_loop_that_ends_with_an_error_of_its_own_does_not_hide_it(client, monkeypatch):
+@pytest.mark.parametrize("at_exit", [False, True])
+def test_an_error_of_the_loops_own_shows_unless_python_ends(client, monkeypatch, at_exit):
     ended = []
     monkeypatch.setattr(threading, "excepthook", ended.append)
     client.sessions.create(**WANTED)
@@ -496,8 +547,10 @@ def test_a_loop_that_ends_with_an_error_of_its_own_does_not_hide_it(client, monk
     transport = client._crossing._transport
     original = transport.close
     monkeypatch.setattr(transport, "close", fail)
+    if at_exit:
+        monkeypatch.setattr(sync, "main_thread", threading.Thread)  # one that does not run
     client.close()
-    assert "the loop's own" in repr(ended[0].exc_value.exceptions)
+    assert len(ended) == (0 if at_exit else 1)
 
 
 # Interrupting
@@ -860,6 +913,14 @@ def test_exit_while_a_callable_blocks_the_clients_thread(script):
     assert seconds < 2
 
 
+def test_the_exit_of_a_forked_child_leaves_its_parents_portal_alone(client):
+    client.sessions.create(**WANTED)
+    portal = client._crossing._portal()
+    portal._pid += 1
+    portal._at_exit()
+    assert client.sessions.create(**WANTED).status == "active"
+
+
 # Forks and other processes
 
 
@@ -908,6 +969,44 @@ def test_a_forked_child_has_connections_of_its_own(script, emulator, deed):
     assert status == 0
     assert errors.count("Warning: ") == errors.count(UNCLOSED)
     assert errors.count(UNCLOSED) == (1 if "call" in deed and "close" not in deed else 0)
+
+
+@POSIX
+def test_a_forked_child_does_not_end_the_connections_of_an_asynchronous_client(script, emulator):
+    program = script(
+        """
+        import asyncio, gc
+        from chatkit_async import AsyncChatKit
+
+        def call():
+            create = client.sessions.create(**WANTED)
+            return asyncio.run_coroutine_threadsafe(create, loop).result(10)
+
+        async def end():
+            await client.close()
+            loop.stop()
+
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        client = AsyncChatKit(**settings)
+        call()
+        child = os.fork()
+        if child == 0:
+            del client
+            gc.collect()
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        say(call().status)
+        loop.call_soon_threadsafe(loop.create_task, end())
+        thread.join()
+        loop.close()
+        """
+    )
+    assert program.hear() == "7"
+    assert program.hear() == "active"
+    assert program.end()[:2] == (0, "")
+    assert {record.connection for record in emulator.requests} == {1}
 
 
 @POSIX
