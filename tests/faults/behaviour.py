@@ -159,7 +159,7 @@ def endless():
     """A body that never ends, in chunks."""
 
     async def respond(wire, request, cell):
-        await wire.send(http(b"", Content_Length=None, Transfer_Encoding="chunked"))
+        await wire.send(http(b"", **CHUNKED))
         while True:  # until the client is gone
             await wire.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
 
@@ -183,11 +183,12 @@ async def tls_port(wire, request, cell):
     return False
 
 
-HEAD = http()[: -len(BODY)]
+HEAD = http(x_request_id="req_200")[: -len(BODY)]
 NESTED = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 TWICE = BODY[:-1] + b', "status": "cancelled"}'
 UNFINISHED_JSON = BODY[:-40]
 OFF_SCHEMA = json.dumps({name: [None] for name in SESSION}).encode()
 BOMB = gzip.compress(b" " * 100 * 1024 * 1024)
+CHUNKED = {"Content_Length": None, "Transfer_Encoding": "chunked", "x_request_id": "req_200"}
 FIVE_MIB = session(padding="x" * 5 * 1024 * 1024)
 FLOOD = b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 50_000 + b"\r\n"

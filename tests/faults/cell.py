@@ -33,6 +33,8 @@ PATIENCE = 10.0
 
 NOWHERE = "nowhere.invalid"
 
+getaddrinfo = socket.getaddrinfo
+
 
 class Clock:
     """The time of one cell. It stands still but for what passes by `advance`."""
@@ -170,17 +172,13 @@ class Cell:
         self._grounds.run(self._stack.aclose())
         self._socket.close()
 
-    def look_up(self, getaddrinfo):
-        """A resolver that does not know the host at first."""
-
-        def look_up(host, *args, **kwargs):
-            if host != NOWHERE:
-                return getaddrinfo(host, *args, **kwargs)
+    def look_up(self, host, *args, **kwargs):
+        """What stands in for `socket.getaddrinfo`: it does not know the host at first."""
+        if host == NOWHERE:
             if self.strikes():
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return getaddrinfo("127.0.0.1", *args, **kwargs)
-
-        return look_up
+            host = "127.0.0.1"
+        return getaddrinfo(host, *args, **kwargs)
 
     def strikes(self):
         """Whether the fault happens this time."""

@@ -23,7 +23,7 @@ def meeting(grounds, monkeypatch):
     @contextlib.contextmanager
     def meeting(fault, times):
         with Cell(grounds, fault, times) as cell, monkeypatch.context() as patched:
-            patched.setattr(socket, "getaddrinfo", cell.look_up(socket.getaddrinfo))
+            patched.setattr(socket, "getaddrinfo", cell.look_up)
             yield cell
             cell.until_all_is_closed()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import attrs
 from faults.behaviour import (
     BOMB,
+    CHUNKED,
     DATE,
     FIVE_MIB,
     FLOOD,
@@ -145,7 +146,7 @@ TABLE = [
     Fault("closed before the reply",     closing,                                    APIConnectionError, "disconnected",     BACKOFF),
     Fault("closed within the headers",   raw(HEAD[:30]),                             APIConnectionError, "disconnected",     BACKOFF),
     Fault("closed within the body",      raw(HEAD + BODY[:-20]),                     APIResponseError, "truncated",          BACKOFF),
-    Fault("closed within a chunk",       raw(http(b"ff\r\n{", Content_Length=None, Transfer_Encoding="chunked")), APIResponseError, "truncated", BACKOFF),
+    Fault("closed within a chunk",       raw(http(b"ff\r\n{", **CHUNKED)),          APIResponseError, "truncated",          BACKOFF),
     Fault("garbage for a status line",   raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),        APIConnectionError, "protocol",         BACKOFF),
     Fault("the key for a status line",   garbled,                                    APIConnectionError, "protocol",         BACKOFF),
     Fault("flood of headers",            raw(FLOOD),                                 APIConnectionError, "protocol",         BACKOFF),
