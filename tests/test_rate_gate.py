@@ -280,15 +280,16 @@ def test_an_echo_can_keep_the_gate_closed_for_longer():
 
 def test_a_pace_measured_anew_lets_nobody_go_before_who_was_told_to_wait_longer():
     gate = RateGate()
-    gate.push_back(now=0, sent=0, wait=30)
+    gate.push_back(now=0, sent=0, wait=1)
+    gate.push_back(now=10, sent=9, wait=30)
     first, second = gate.enter(0.1, lambda: None), gate.enter(0.2, lambda: None)
-    assert gate.admit(first, now=30) == 0
+    assert gate.admit(first, now=40) == 0
     gate.leave(first)
-    assert gate.admit(second, now=30) == 30
+    assert gate.admit(second, now=40) == 30
 
-    gate.push_back(now=31, sent=30, wait=1)
+    gate.push_back(now=41, sent=40, wait=1)
 
-    assert gate.admit(second, now=60) == 0
+    assert gate.admit(second, now=70) == 0
     assert not gate.is_free
 
 
