@@ -164,6 +164,9 @@ class RateGate:
     GROWTH = 0.02
     """Attempts per second that a success adds to the rate."""
 
+    FIRST = 1.0
+    """Attempts per second that are tried at least after a push-back that found the gate free."""
+
     MEMORY = 1000
     """Acceptances that are remembered to measure the rate by."""
 
@@ -256,7 +259,10 @@ class RateGate:
             self._closed_until = max(self._closed_until, now + wait)
             if sent <= self._pushed_back:
                 return  # an echo: the rate was lowered for this already
-            self._rate, self._measured = self._measure(now, wait)
+            rate, self._measured = self._measure(now, wait)
+            # While the gate was free, few were accepted where few were asked for: the server may
+            # well allow more. A guess too high is put right by the next push-back.
+            self._rate = max(rate, self.FIRST) if self._rate is None else rate
             self._accepted.clear()
             self._pushed_back = now
             # Not earlier than the next in line was told: it sleeps until then.

@@ -347,3 +347,15 @@ def test_calls_in_one_go_after_another_use_the_rate(latency):
     model.play([i / 1000 for i in range(1000)])
 
     assert model.finished >= 990
+
+
+def test_a_client_that_asked_for_little_is_not_held_to_the_little_it_got():
+    gate = RateGate()
+    gate.accepted(now=0, sent=0)  # one session in a minute, since one was asked for
+
+    gate.push_back(now=40, sent=40, wait=30)
+    first, second = gate.enter(41, lambda: None), gate.enter(42, lambda: None)
+
+    assert gate.admit(first, now=70) == 0
+    gate.leave(first)
+    assert gate.admit(second, now=70) == pytest.approx(1)
