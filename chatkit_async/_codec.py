@@ -31,6 +31,10 @@ def loads(content: bytes, charset: str | None = None) -> object:
         RecursionError: it is nested too deeply.
     """
     try:
+        return _loads(content.decode())
+    except ValueError:
+        pass  # json.loads finds out what else it is, and takes longer
+    try:
         return json.loads(content)
     except UnicodeDecodeError:
         if charset is None:
@@ -41,6 +45,7 @@ def loads(content: bytes, charset: str | None = None) -> object:
         raise ValueError(f"unknown charset {charset!a}") from None
 
 
+_loads = json.JSONDecoder().decode
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -84,7 +89,11 @@ def from_dict(cls: type[R], data: object) -> R:
     if not isinstance(data, Mapping):
         raise ParameterError([("data", f"should be a mapping, is {described(data)}")])
     # A dict of its own: another mapping, as a defaultdict, may make up what it lacks.
-    members = dict(cast("Mapping[str, object]", data))
+    return of_json(cls, dict(cast("Mapping[str, object]", data)))
+
+
+def of_json(cls: type[R], members: dict[str, object]) -> R:
+    """Make a reply object of a decoded JSON object."""
     try:
         return _converter.structure(members, cls)
     except Exception:  # noqa: BLE001 - whatever keeps it from fitting, the other way takes it
@@ -116,11 +125,16 @@ def _secret(value: object, _: object) -> Secret:
     return Secret(_str(value))
 
 
+_STATUSES: dict[str, models.ChatSessionStatus] = {s.value: s for s in models.ChatSessionStatus}
+
+
 def _status(value: object, _: object) -> models.ChatSessionStatus | str:
-    try:
-        return models.ChatSessionStatus(_str(value))
-    except ValueError:
-        return _str(value)
+    status = _str(value)
+    return _STATUSES.get(status, status)
+
+
+def _optional(hook: Hook) -> Hook:
+    return lambda value, kind: None if value is None else hook(value, kind)
 
 
 def _state_variables(value: object, _: object) -> dict[str, object] | None:
@@ -140,6 +154,8 @@ def _type_is(wanted: object) -> Callable[[Any], bool]:
 
 
 _converter.register_structure_hook(Secret, _secret)
+_converter.register_structure_hook_func(_type_is(str | None), _optional(_str))
+_converter.register_structure_hook_func(_type_is(int | None), _optional(_int))
 _converter.register_structure_hook_func(
     _type_is(models.fields_of(models.ChatSession)["status"].type), _status
 )
@@ -295,10 +311,6 @@ def _object(cls: type[object], also: str = "", **checks: Hook) -> Hook:
         raise TypeError(f"should be {also}a {cls.__name__} or a mapping, is {described(value)}")
 
     return check
-
-
-def _optional(check: Hook) -> Hook:
-    return lambda value, kind: None if value is None else check(value, kind)
 
 
 _tracing = _object(models.WorkflowTracingParam, enabled=_bool)

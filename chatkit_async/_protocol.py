@@ -37,6 +37,9 @@ BETA_HEADER = ("OpenAI-Beta", "chatkit_beta=v1")
 MAX_ERROR_BODY = 16 * 1024
 """Bytes of an error's body that are kept on the exception."""
 
+SUCCESS = 2
+"""The class of statuses that promise a session: 2xx."""
+
 MAX_REASON = 1000
 """Characters of what the API said that are part of an error's message."""
 
@@ -193,7 +196,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
         APIResponseError: it is, and the body is of no use.
     """
     secrets = tuple(secrets)
-    if not HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
+    if reply.status // 100 != SUCCESS:
         raise _status_error(call, reply, secrets)
     kind, cause, data = _decoded(reply, secrets)
     if kind is not None:
@@ -204,7 +207,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
             request_id=_masked(reply.request_id, secrets),
             cause=cause,
         )
-    return _codec.from_dict(call.result, data)
+    return _codec.of_json(call.result, data)
 
 
 _FLAWS: dict[ResponseErrorKind, str] = {

@@ -54,16 +54,23 @@ class Link:
     connect_timeout: float | None
     proxy: Secret | None = None
     ssl: SSLContext | None = None
-    timeout: aiohttp.ClientTimeout = attrs.field(init=False, repr=False)
-    proxy_url: URL | None = attrs.field(init=False, repr=False)
+    arguments: Mapping[str, Any] = attrs.field(init=False, repr=False)
     proxy_headers: Mapping[str, str] | None = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         # The limits of a whole attempt are the client's; see `AsyncChatKit`.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout)
-        object.__setattr__(self, "timeout", timeout)
+        arguments: dict[str, Any] = {
+            "allow_redirects": False,
+            "raise_for_status": False,
+            "timeout": timeout,
+        }
         url, headers = _without_password(self.proxy) if self.proxy else (None, None)
-        object.__setattr__(self, "proxy_url", url)
+        if url is not None:
+            arguments |= {"proxy": url, "proxy_headers": headers}
+        if self.ssl is not None:
+            arguments["ssl"] = self.ssl
+        object.__setattr__(self, "arguments", arguments)
         object.__setattr__(self, "proxy_headers", headers)
 
 
@@ -142,12 +149,7 @@ class Transport:
                     # A payload is used up by an attempt.
                     data=BytesIO(body) if body and len(body) > _MAX_PLAIN_BODY else body,
                     headers=headers,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=link.timeout,
-                    proxy=link.proxy_url,
-                    proxy_headers=link.proxy_headers,
-                    ssl=link.ssl or True,
+                    **link.arguments,
                 )
             except (aiohttp.ClientError, OSError, UnicodeError) as error:
                 if _reused.get() and _is_stale(error):
@@ -303,15 +305,12 @@ def _is_stale(error: Exception) -> bool:
 async def _read(response: aiohttp.ClientResponse) -> Reply:
     """Read a reply's body, up to the cap."""
     content = b""
-    flaw: Literal["truncated", "too_large"] | None
+    flaw: Literal["truncated", "too_large"] | None = None
     try:
         content, flaw = await _body(response)
     except (aiohttp.ClientError, OSError):
         # Whatever ended it, there is a status, and it counts for more.
         flaw = "truncated"
-    finally:
-        # What was read to its end has gone back to the pool by now; anything else is closed.
-        response.close()
     return Reply(status=response.status, headers=response.headers, content=content, flaw=flaw)
 
 
@@ -320,12 +319,16 @@ async def _body(
 ) -> tuple[bytes, Literal["too_large"] | None]:
     length = response.content_length
     if length is not None and length <= MAX_REPLY and "Content-Encoding" not in response.headers:
-        return await response.read(), None
+        return await response.read(), None  # which closes it if it fails
     body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_REPLY:
-            return bytes(body[:MAX_REPLY]), "too_large"
+    try:
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > MAX_REPLY:
+                return bytes(body[:MAX_REPLY]), "too_large"
+    finally:
+        # What was read to its end has gone back to the pool by now; anything else is closed.
+        response.close()
     return bytes(body), None
 
 

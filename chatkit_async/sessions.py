@@ -113,7 +113,8 @@ class AsyncSessions:
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        if options:
+            options = hidden(options)  # before anything can raise: see there
         given = {
             "user": user,
             "workflow": workflow,
