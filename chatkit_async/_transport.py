@@ -348,6 +348,7 @@ def _failure(error: Exception, url: URL) -> APIConnectionError:
 
 def _cause(error: Exception) -> str:
     """The class, error number and message."""
+    name, code = type(error).__name__, getattr(error, "errno", None)
     match error:
         # Their own messages add the address of an SSLContext.
         case aiohttp.ClientConnectorCertificateError():
@@ -359,10 +360,9 @@ def _cause(error: Exception) -> str:
             said = "Server disconnected within the headers"
         case _:
             said = str(error)
-    code = error.errno if isinstance(error, OSError) else None
     if code is not None and not said.startswith("["):
         said = f"[Errno {code}] {said}"
-    return f"{type(error).__name__}: {said}"
+    return f"{name}: {said}"
 
 
 def _told_apart(error: Exception) -> tuple[ConnectionErrorKind, str]:
