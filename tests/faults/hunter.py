@@ -171,13 +171,16 @@ class Log(logging.Handler):
 
     def __init__(self):
         super().__init__(logging.DEBUG)
-        self.texts = []
+        self._records = []
         self._levels = {}
         self.setFormatter(logging.Formatter("%(levelname)s %(name)s %(threadName)s %(message)s"))
 
+    @property
+    def text(self):
+        return "\n".join(self._records)
+
     def emit(self, record):
-        self.texts.append(self.format(record))
-        self.texts.append(repr(record.__dict__))
+        self._records += [self.format(record), repr(record.__dict__)]
 
     def __enter__(self):
         for name in self.NAMES:
@@ -185,6 +188,8 @@ class Log(logging.Handler):
             self._levels[name] = logger.level
             logger.setLevel(logging.DEBUG)
             logger.addHandler(self)
+            # Not to pytest's own handlers too: there is a record for every callback of a loop.
+            logger.propagate = False
         return self
 
     def __exit__(self, *exc_info):
@@ -192,3 +197,4 @@ class Log(logging.Handler):
             logger = logging.getLogger(name)
             logger.setLevel(level)
             logger.removeHandler(self)
+            logger.propagate = True

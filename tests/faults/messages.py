@@ -189,6 +189,7 @@ def as_in_life(message):
         (r"http://localhost:\d+", "https://elsewhere.example"),
         (r"http://127\.0\.0\.1:\d+", "https://api.openai.com"),
         (r"(127\.0\.0\.1|nowhere\.invalid):\d+", "api.openai.com:443"),
+        (r"\('127\.0\.0\.1', \d+\)", "('api.openai.com', 443)"),
         (r"127\.0\.0\.1", "api.openai.com"),
         # What the layer below says depends on the versions of Python, aiohttp and OpenSSL.
         (r"cause: (\w+: )?.*\)$", r"cause: \1...)"),

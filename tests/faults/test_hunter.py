@@ -168,13 +168,13 @@ def test_it_finds_a_secret_in_a_log(name):
     logger = logging.getLogger(name)
     with Log() as log:
         logger.debug("sent %s", {"Authorization": KEY})
-    assert hunter.hunt(log.texts)
+    assert hunter.hunt(log.text)
     with Log() as log:
         logger.debug("failed", exc_info=ValueError(KEY))
-    assert hunter.hunt(log.texts)
+    assert hunter.hunt(log.text)
     with Log() as log:
         logger.debug("sent", extra={"key": KEY})
-    assert hunter.hunt(log.texts)
+    assert hunter.hunt(log.text)
 
 
 @pytest.mark.parametrize("call", [asynchronous, blocking], ids=["async", "sync"])

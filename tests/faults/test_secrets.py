@@ -54,7 +54,7 @@ def test_no_fault_shows_a_key_of_any_source(meeting, monkeypatch, failing, sourc
         done = asynchronous(cell, "create", api_key=source)
 
     assert (done.error is None) == (failing.raises is None)
-    assert hunter.hunt(*filter(None, [done.error]), *done.attempts, log.texts) == []
+    assert hunter.hunt(*filter(None, [done.error]), *done.attempts, log.text) == []
 
 
 @pytest.mark.parametrize("call", [asynchronous, blocking], ids=["async", "sync"])
