@@ -112,6 +112,8 @@ class Script:
             text=True,
         )
         self._last_word = time.monotonic()
+        self._limit = threading.Timer(30, self._process.kill)
+        self._limit.start()
 
     def hear(self):
         """The next line it prints; none when it has ended."""
@@ -132,6 +134,7 @@ class Script:
         return self._process.returncode, errors, time.monotonic() - self._last_word
 
     def kill(self):
+        self._limit.cancel()
         self._process.kill()
         self._process.communicate()
 
