@@ -504,22 +504,12 @@ class _Portal:
     # On its thread
 
     def _serve(self, started: "_Started") -> None:
-        import anyio  # noqa: PLC0415 - 30 ms that only programs that block have to pay
-        from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - as above
-
         if not started.set_running_or_notify_cancel():
             return
-
-        async def serve() -> None:
-            async with BlockingPortal() as portal:
-                started.set_result((asyncio.get_running_loop(), portal))
-                self._thread_id = get_ident()
-                await portal.sleep_until_stopped()
-                if self._closed:  # else a start was interrupted, and another thread may serve
-                    await self._transport.close()
-
         try:
-            anyio.run(serve)
+            import anyio  # noqa: PLC0415 - 30 ms that only programs that block have to pay
+
+            anyio.run(self._until_stopped, started)
         except BaseException as error:
             if not started.done():
                 with self._lock:
@@ -529,8 +519,19 @@ class _Portal:
             elif main_thread().is_alive():
                 raise
         finally:
+            self._thread_id = None  # another thread may get it
             for call in list(self._calls):
                 call.drop()
+
+    async def _until_stopped(self, started: "_Started") -> None:
+        from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - as above
+
+        async with BlockingPortal() as portal:
+            self._thread_id = get_ident()
+            started.set_result((asyncio.get_running_loop(), portal))
+            await portal.sleep_until_stopped()
+            if self._closed:  # else a start was interrupted, and another thread may serve
+                await self._transport.close()
 
     def _begin(self, call: "_Call[Any]") -> None:
         if self._closed:

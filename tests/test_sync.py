@@ -511,10 +511,18 @@ def test_threads_that_start_a_client_together_start_one_thread(client, monkeypat
     assert len(portal_threads()) == 1
 
 
+def test_a_portal_that_cannot_be_imported_is_an_error(client, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "anyio.from_thread", None)
+        with pytest.raises(ImportError):
+            client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+
+
 def test_closing_a_client_whose_loop_cannot_be_opened(client, monkeypatch):
     opening, closing = threading.Event(), told_when(monkeypatch, threading.Thread, "is_alive")
 
-    def refuse(_):
+    def refuse(*_):
         opening.set()
         closing.acquire(timeout=10)
         raise OSError(24, "Too many open files")
@@ -527,7 +535,7 @@ def test_closing_a_client_whose_loop_cannot_be_opened(client, monkeypatch):
 
 
 def test_a_loop_that_cannot_be_opened_is_tried_again(client, monkeypatch):
-    def refuse(_):
+    def refuse(*_):
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patched:
@@ -703,6 +711,7 @@ def test_use_after_close(client):
         pass
     with pytest.raises(ClientClosedError):
         client.sessions.with_raw_response.create(**WANTED)
+    assert Calling(client).ended() is ClientClosedError  # its thread may have the portal's old id
 
 
 def test_a_client_closed_before_its_first_use_starts_no_thread(client):
