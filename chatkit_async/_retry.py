@@ -167,6 +167,9 @@ class RateGate:
     FIRST = 1.0
     """Attempts per second that are tried at least after a push-back that found the gate free."""
 
+    AT_LEAST = 1.0
+    """Seconds over which a rate is measured at least while the gate is free."""
+
     MEMORY = 1000
     """Acceptances that are remembered to measure the rate by."""
 
@@ -269,16 +272,24 @@ class RateGate:
             self._next_slot = self._waited = max(self._next_slot, self._closed_until)
 
     def _measure(self, now: float, wait: float) -> tuple[float, float]:
-        """The highest rate that the server was seen to accept, and the seconds it was seen for.
+        """The rate that the server was seen to accept, and the seconds it was seen for.
 
-        Of all the spans from a remembered acceptance to the end of the wait, the one that held the
-        most acceptances per second. One attempt per wait is what the server itself allows.
+        One attempt per wait is what the server itself allows.
         """
         # A copy: another thread's loop adds to it without the lock while the gate is free.
         recent = [heard for heard in self._accepted.copy() if heard > now - self.LONGEST]
         spans = [now + wait - start for start in recent]
-        rates = ((len(spans) - place) / span for place, span in enumerate(spans))
-        rate, measured = max(zip(rates, spans, strict=True), default=(1 / wait, wait))
+        if self._rate is not None:
+            # All that was accepted at this pace. It was too fast, whatever a short wait suggests.
+            measured = spans[0] if spans else wait
+            rate = min(max(len(spans), 1) / measured, self._rate)
+        else:
+            # Of all the spans from a remembered acceptance to the end of the wait, the one that
+            # held the most acceptances per second: but a burst, at once, is no rate.
+            spans = [max(span, self.AT_LEAST) for span in spans]
+            rates = ((len(spans) - place) / span for place, span in enumerate(spans))
+            rate, measured = max(zip(rates, spans, strict=True), default=(1 / wait, wait))
+            rate = max(rate, 1 / wait)
         return max(rate, 1 / self.LONGEST), measured
 
     def _set_free(self) -> None:

@@ -278,6 +278,40 @@ def test_an_echo_can_keep_the_gate_closed_for_longer():
     assert gate.opens_in(1.5) == 3
 
 
+def test_a_burst_is_no_rate():
+    gate = RateGate()
+    for _ in range(25):
+        gate.accepted(now=10.0, sent=9.9)
+
+    gate.push_back(now=10.0, sent=9.9, wait=0.04)
+
+    assert gate._rate == pytest.approx(25)
+
+
+@pytest.mark.parametrize("accepted", [0, 3])
+def test_a_push_back_never_raises_the_pace_whatever_short_wait_it_asks_for(accepted):
+    gate = RateGate()
+    gate.push_back(now=1, sent=0, wait=0.5)
+    rate = gate._rate
+    for _ in range(accepted):
+        gate.accepted(now=2, sent=1.9)
+
+    gate.push_back(now=2, sent=1.9, wait=0.001)
+
+    assert gate._rate == pytest.approx(rate + accepted * RateGate.GROWTH)
+
+
+def test_a_pace_that_was_too_fast_falls_to_what_was_accepted_at_it():
+    gate = RateGate()
+    gate.push_back(now=1, sent=0, wait=0.1)  # ten a second
+    for second in range(2, 5):
+        gate.accepted(now=second, sent=second)
+
+    gate.push_back(now=5, sent=4.9, wait=1)
+
+    assert gate._rate == pytest.approx(3 / 4)
+
+
 def test_a_pace_measured_anew_lets_nobody_go_before_who_was_told_to_wait_longer():
     gate = RateGate()
     gate.push_back(now=0, sent=0, wait=1)
