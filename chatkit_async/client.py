@@ -410,9 +410,14 @@ class AsyncChatKit:
             headers.setdefault("Authorization", Secret(f"Bearer {key}"))
             headers.update(call.headers)
         url = URL(self._base_url + call.path, encoded=True)
-        return await self._transport.send(
-            call.method, url, headers=headers, body=call.body, link=self._link
-        )
+        try:
+            return await self._transport.send(
+                call.method, url, headers=headers, body=call.body, link=self._link
+            )
+        except asyncio.CancelledError as error:
+            # Its own frames hold what was read of the reply, and the client secret in it.
+            error.__traceback__ = None
+            raise
 
     async def _key(self) -> Secret:
         """The key for an attempt, from wherever it comes.

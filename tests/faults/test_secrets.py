@@ -7,12 +7,13 @@ import gc
 import logging
 import warnings
 
+import aiohttp
 import pytest
-from faults.behaviour import closing, reply, session, silent, status
+from faults.behaviour import CHUNKED, closing, reply, session, silent, status
 from faults.cell import EVERY_ATTEMPT, KEY, METHODS, asynchronous, blocking
 from faults.hunter import Hunter, Log, rendered
 from faults.table import NEVER, TABLE, Fault
-from servers import BODY, SESSION
+from servers import BODY, SESSION, http
 
 from chatkit_async import (
     APIError,
@@ -169,6 +170,45 @@ def test_a_call_that_is_cancelled_shows_nothing(meeting, method):
 
     assert "in _attempt\n" in rendered(error)
     assert hunter.hunt(error) == []
+
+
+WITHIN = {
+    "a body": silent(http(BODY, X_Echo=f"Bearer {KEY}")[:-20]),
+    "a chunk": silent(http(b"fff\r\n" + BODY[:-20], **CHUNKED)),
+}
+
+
+@pytest.mark.parametrize("does", WITHIN.values(), ids=WITHIN)
+def test_a_call_that_is_cancelled_within_the_reply_shows_nothing(meeting, does):
+    async def main(cell):
+        headers_read = asyncio.Event()
+
+        async def note(*_):
+            headers_read.set()
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(note)
+        trace.freeze()
+        async with AsyncChatKit(**cell.settings) as client:
+            client._transport._session().trace_configs.append(trace)
+            call = asyncio.create_task(METHODS["create"](client.sessions))
+            # A caller's own limit: the cancellation is the cause of what is raised.
+            await headers_read.wait()
+            await asyncio.sleep(0)  # the beginning of the body came with the headers
+            call.cancel()
+            try:
+                await call
+            except asyncio.CancelledError as error:
+                raise TimeoutError from error
+
+    with (
+        meeting(fault(does), EVERY_ATTEMPT) as cell,
+        pytest.raises(TimeoutError) as caught,
+    ):
+        asyncio.run(main(cell))
+
+    assert "in _attempt\n" in rendered(caught.value)
+    assert hunter.hunt(caught.value) == []
 
 
 def test_a_call_that_closing_ends_shows_nothing(meeting):
