@@ -70,7 +70,8 @@ def run_tests(session: nox.Session, *pytest_options: str) -> None:
     session.env["PYTHONSAFEPATH"] = "1"
     session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location).resolve() / "coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *pytest_options, *session.posargs)
+    # A process per core: the tests of faults, forks and simulated hours are many.
+    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *pytest_options, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     # A chosen few tests cannot cover everything.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
@@ -129,3 +130,11 @@ def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after -- go to them."""
     session.install(".", *group("bench"))
     session.run("python", "tests/bench", *session.posargs)
+
+
+@nox.session
+def push_back(session: nox.Session) -> None:
+    """Measure clients behind a rate limit and draw the documentation's plots; -- --real: live."""
+    session.install(".", *group("bench"))
+    session.env["PYTHONPATH"] = "tests"
+    session.run("python", "-P", "tests/bench/push_back.py", *session.posargs)
