@@ -347,6 +347,7 @@ def test_a_client_that_was_not_closed_warns_without_its_key(meeting):
         warnings.simplefilter("always")
         client = ChatKit(**cell.settings)
         METHODS["create"](client.sessions)
+        server = cell.settings["base_url"]
         shown = repr(client) + repr(client._client) + repr(vars(client._client))
         thread = client._crossing._portal()._thread
         del client
@@ -354,7 +355,7 @@ def test_a_client_that_was_not_closed_warns_without_its_key(meeting):
         thread.join(10)
 
     # The collection may find others' garbage, too: this client's warning names its server.
-    mine = [warning for warning in warned if cell.settings["base_url"] in str(warning.message)]
+    mine = [warning for warning in warned if server in str(warning.message)]
     assert [warning.category for warning in mine] == [ResourceWarning]
     assert hunter.found(f"{shown}{mine[0].message}{mine[0].source}") == []
 
