@@ -9,8 +9,9 @@ import pytest
 from faults.cell import Cell, Grounds
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def grounds():
+    # Not for the whole session: its thread is to be gone when another module's tests fork.
     grounds = Grounds()
     yield grounds
     grounds.close()

@@ -10,6 +10,8 @@ from faults.hunter import Hunter, Log
 from faults.table import TABLE
 from servers import SESSION
 
+from chatkit_async import ChatSession
+
 EXTENTS = {"first attempt": 1, "first two": 2, "every attempt": EVERY_ATTEMPT}
 
 hunter = Hunter(KEY, SESSION["client_secret"])
@@ -28,6 +30,7 @@ def test_a_fault_ends_as_the_table_says(meeting, fault, method, call, times):
         done = call(cell, method)
 
     assert done.outcome == expected(fault, times)
+    assert isinstance(done.result, ChatSession) == (done.error is None)
     assert hunter.hunt(*filter(None, [done.error]), *done.attempts) == []
     assert hunter.found(repr(done.result)) == []
     assert hunter.hunt(log.text) == []
