@@ -154,8 +154,8 @@ class RateGate:
     accept before; the rate grows with every success, and is measured anew at the next push-back.
     When no attempt had to wait for a while, the gate is free again.
 
-    It knows no clock: `now`, `sent` and `started` are readings of one, in seconds. It may be used from the
-    loops of several threads.
+    It knows no clock: `now`, `sent` and `started` are readings of one, in seconds. It may be used
+    from the loops of several threads.
     """
 
     LONGEST = 60.0
@@ -244,11 +244,10 @@ class RateGate:
 
     def accepted(self, now: float, sent: float) -> None:
         """Note that the server accepted an attempt."""
-        if self._rate is None:
-            self._accepted.append(now)
-            return
         with self._lock:
-            if sent > self._pushed_back:
+            if self._rate is None:
+                self._accepted.append(now)
+            elif sent > self._pushed_back:
                 self._accepted.append(now)
                 self._rate += self.GROWTH
             else:
@@ -262,10 +261,7 @@ class RateGate:
             self._closed_until = max(self._closed_until, now + wait)
             if sent <= self._pushed_back:
                 return  # an echo: the rate was lowered for this already
-            rate, self._measured = self._measure(now, wait)
-            # While the gate was free, few were accepted where few were asked for: the server may
-            # well allow more. A guess too high is put right by the next push-back.
-            self._rate = max(rate, self.FIRST) if self._rate is None else rate
+            self._rate, self._measured = self._measure(now, wait)
             self._accepted.clear()
             self._pushed_back = now
             # Not earlier than the next in line was told: it sleeps until then.
@@ -276,21 +272,20 @@ class RateGate:
 
         One attempt per wait is what the server itself allows.
         """
-        # A copy: another thread's loop adds to it without the lock while the gate is free.
-        recent = [heard for heard in self._accepted.copy() if heard > now - self.LONGEST]
+        recent = [heard for heard in self._accepted if heard > now - self.LONGEST]
         spans = [now + wait - start for start in recent]
         if self._rate is not None:
             # All that was accepted at this pace. It was too fast, whatever a short wait suggests.
             measured = spans[0] if spans else wait
             rate = min(max(len(spans), 1) / measured, self._rate)
-        else:
-            # Of all the spans from a remembered acceptance to the end of the wait, the one that
-            # held the most acceptances per second: but a burst, at once, is no rate.
-            spans = [max(span, self.AT_LEAST) for span in spans]
-            rates = ((len(spans) - place) / span for place, span in enumerate(spans))
-            rate, measured = max(zip(rates, spans, strict=True), default=(1 / wait, wait))
-            rate = max(rate, 1 / wait)
-        return max(rate, 1 / self.LONGEST), measured
+            return max(rate, 1 / self.LONGEST), measured
+        # Of all the spans from a remembered acceptance to the end of the wait, the one that held
+        # the most acceptances per second: but a burst, at once, is no rate. Where few were asked
+        # for, few were accepted, and the server may well allow more; the next push-back will tell.
+        spans = [max(span, self.AT_LEAST) for span in spans]
+        rates = ((len(spans) - place) / span for place, span in enumerate(spans))
+        rate, measured = max(zip(rates, spans, strict=True), default=(0.0, wait))
+        return max(rate, 1 / wait, self.FIRST), measured
 
     def _set_free(self) -> None:
         self._rate = None

@@ -62,6 +62,9 @@ S_co = TypeVar("S_co", covariant=True)
 
 _logger = logging.getLogger("chatkit_async")
 
+RESOLUTION = 0.001
+"""Seconds that a clock may not tell apart: with less left, a call's time is up."""
+
 RATE_LIMITED_TOGETHER = frozenset({"api_key", "organization", "project", "base_url"})
 """The options that say whose rate limit counts."""
 
@@ -341,8 +344,8 @@ class AsyncChatKit:
                 random=self._seam.random,
             )
             if _retry.is_push_back(error):
-                asked = wait or error.retry_after or settings.retry_policy.initial_backoff
-                gate.push_back(ended, begun, asked)
+                asked = error.retry_after or settings.retry_policy.initial_backoff
+                gate.push_back(ended, begun, max(asked, wait or 0.0))
             elif isinstance(error, APIStatusError):
                 gate.accepted(ended, begun)
             self._report(call, number, ended - begun, error=error, next_wait=wait)
@@ -456,7 +459,8 @@ class AsyncChatKit:
         try:
             while wait := gate.admit(ticket, now()):
                 time_left = inf if deadline is None else deadline - now()
-                if max(gate.opens_in(now()), wait if wait < inf else 0.0) >= time_left:
+                shortest = max(gate.opens_in(now()), wait if wait < inf else 0.0)
+                if shortest >= time_left - RESOLUTION:
                     break
                 if wait < inf:
                     await self._pause(self._seam.sleep(wait))
