@@ -344,8 +344,8 @@ class AsyncChatKit:
                 random=self._seam.random,
             )
             if _retry.is_push_back(error):
-                asked = error.retry_after or settings.retry_policy.initial_backoff
-                gate.push_back(ended, begun, max(asked, wait or 0.0))
+                asked = wait or error.retry_after or settings.retry_policy.initial_backoff
+                gate.push_back(ended, begun, asked)
             elif isinstance(error, APIStatusError):
                 gate.accepted(ended, begun)
             self._report(call, number, ended - begun, error=error, next_wait=wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from types import SimpleNamespace
 
 import aiohttp
@@ -20,6 +21,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("ci" if "CI" in os.environ else "default")
+
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and everything started from
+# there inherits that; tests of Ctrl-C mean the usual.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _ClientResponse(aiohttp.ClientResponse):
