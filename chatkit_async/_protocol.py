@@ -37,11 +37,8 @@ BETA_HEADER = ("OpenAI-Beta", "chatkit_beta=v1")
 MAX_ERROR_BODY = 16 * 1024
 """Bytes of an error's body that are kept on the exception."""
 
-SUCCESS = 2
-"""The class of statuses that promise a session: 2xx."""
-
-MAX_REASON = 1000
-"""Characters of what the API said that are part of an error's message."""
+MAX_SAID = 1000
+"""Characters of what the API said, of its message as of its code, that are part of an error."""
 
 
 @attrs.frozen(kw_only=True)
@@ -196,7 +193,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
         APIResponseError: it is, and the body is of no use.
     """
     secrets = tuple(secrets)
-    if reply.status // 100 != SUCCESS:
+    if not 200 <= reply.status < 300:  # noqa: PLR2004 - an HTTP status class
         raise _status_error(call, reply, secrets)
     kind, cause, data = _decoded(reply, secrets)
     if kind is not None:
@@ -259,27 +256,19 @@ def _charset(reply: Reply) -> str | None:
 
 
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
-    body, kept = _error_body(reply, secrets)
-    error = _members(body).get("error")
-    fields = _members(error)
-
-    def text(name: str) -> str | None:
-        value = fields.get(name)
-        return value if isinstance(value, str) else None
-
-    said = text("message") or (error if isinstance(error, str) else None)
+    said, body = _error_body(reply, secrets)
     headers: CIMultiDict[str] = CIMultiDict(
         (name, MASK if name.lower() == "set-cookie" else mask_text(value, secrets))
         for name, value in reply.headers.items()
     )
     return APIStatusError.of_status(reply.status)(
-        _status_message(call, reply, said, text("code"), headers),
+        _status_message(call, reply, said.get("message"), said.get("code"), headers),
         status_code=reply.status,
         headers=headers,
-        body=kept,
-        code=text("code"),
-        param=text("param"),
-        type=text("type"),
+        body=body,
+        code=said.get("code"),
+        param=said.get("param"),
+        type=said.get("type"),
         retry_after=retry_after(reply.headers),
         request_id=_masked(reply.request_id, secrets),
     )
@@ -294,15 +283,23 @@ def _masked(text: str | None, secrets: Iterable[str]) -> str | None:
     return None if text is None else mask_text(text, secrets)
 
 
-def _error_body(reply: Reply, secrets: Iterable[str]) -> tuple[object, object]:
-    """The body, masked: whole, and as much of it as an error keeps."""
+def _error_body(reply: Reply, secrets: Iterable[str]) -> tuple[dict[str, str], object]:
+    """What the API said, by name, and the body as an error keeps it; both masked and cut."""
     # Masked before it is cut: nobody recognises half a secret.
     text = mask_text(reply.content.decode("utf-8", "replace"), secrets)[:MAX_ERROR_BODY]
     try:
-        body = mask_json(_codec.loads(reply.content, _charset(reply)), secrets)
+        body = _codec.loads(reply.content, _charset(reply))
+        error = _members(body).get("error")
+        fields = {"message": error} if isinstance(error, str) else _members(error)
+        said = {
+            name: mask_text(value, secrets)[:MAX_SAID]
+            for name in ("message", "code", "param", "type")
+            if isinstance(value := fields.get(name), str)
+        }
+        whole = len(reply.content) <= MAX_ERROR_BODY
+        return said, mask_json(body, secrets) if whole else text
     except (ValueError, RecursionError):
-        return text, text
-    return body, body if len(reply.content) <= MAX_ERROR_BODY else text
+        return {}, text
 
 
 def _status_message(
@@ -320,7 +317,7 @@ def _status_message(
 def _line(said: str) -> str:
     """What the API said, fit for a line of a log."""
     printable = "".join(character if character.isprintable() else " " for character in said)
-    return " ".join(printable.split())[:MAX_REASON].rstrip(" .")
+    return " ".join(printable.split())[:MAX_SAID].rstrip(" .")
 
 
 def _reason(status: int) -> str:

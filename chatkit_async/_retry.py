@@ -19,7 +19,7 @@ from chatkit_async.errors import (
 )
 from chatkit_async.options import RetryPolicy
 
-_STATUSES = {
+_TRANSIENT_STATUSES = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.CONFLICT,
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -69,9 +69,9 @@ def is_push_back(error: APIError) -> TypeGuard[APIStatusError]:
     """Whether the server asks for fewer requests, rather than fails."""
     match error:
         case APIStatusError(status_code=HTTPStatus.TOO_MANY_REQUESTS):
-            return _is_transient_status(error)
+            return not _is_out_of_quota(error)
         case APIStatusError(status_code=HTTPStatus.SERVICE_UNAVAILABLE):
-            return error.retry_after is not None and _is_transient_status(error)
+            return error.retry_after is not None
         case _:
             return False
 
@@ -97,9 +97,16 @@ def _is_transient_status(error: APIStatusError) -> bool:
             return False
         case _:
             pass
-    if "insufficient_quota" in {error.code, error.type}:
+    if _is_out_of_quota(error):
         return False
-    return error.status_code in _STATUSES or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return (
+        error.status_code in _TRANSIENT_STATUSES
+        or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+
+
+def _is_out_of_quota(error: APIStatusError) -> bool:
+    return "insufficient_quota" in {error.code, error.type}
 
 
 # The retry budget ---------------------------------------------------------------------------------

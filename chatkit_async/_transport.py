@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from io import BytesIO
+from math import inf
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -42,6 +43,13 @@ MAX_REPLY = 4 * 1024 * 1024
 
 KEEP_ALIVE = 60.0
 """Seconds an idle connection is kept."""
+
+MAX_ERROR_REPLY = 64 * 1024
+"""Bytes of an error's body that are read."""
+
+_STALE_WITHIN = 0.5
+"""Seconds in which a connection fails that was closed while it was idle. One that holds for longer
+was open, and the server may have acted on the request."""
 
 _MAX_PLAIN_BODY = 512 * 1024
 """Bytes of a body that are written at once; a larger one in pieces, so that the loop stays free."""
@@ -128,8 +136,8 @@ class Transport:
     ) -> Reply:
         """Send a request and read its reply.
 
-        A connection that the server had closed while it was idle is replaced at once: nothing of
-        the request was answered on it.
+        A connection that the server had closed while it was idle is replaced at once. Such a
+        connection fails as soon as it is used, and without a byte of an answer.
 
         Raises:
             APIConnectionError: no reply came.
@@ -139,10 +147,11 @@ class Transport:
             # There is no CONNECT to carry them: the proxy reads the request itself.
             headers = CIMultiDict(headers)
             headers.update(link.proxy_headers)
+        may_be_stale = True
         while True:
             session = self._session()
             try:
-                _reused.set(False)
+                _reused_at.set(-inf)
                 response = await session.request(
                     method,
                     url,
@@ -152,7 +161,8 @@ class Transport:
                     **link.arguments,
                 )
             except (aiohttp.ClientError, OSError, UnicodeError) as error:
-                if _reused.get() and _is_stale(error):
+                if may_be_stale and _is_stale(error):
+                    may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
                 failure = _failure(error, url)
             else:
@@ -178,7 +188,8 @@ class Transport:
     def _open(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         # Loops that were closed without finalizing their generators leave their sessions here.
         for stale in [other for other in tuple(self._opened) if other.is_closed()]:
-            del self._opened[stale]
+            if left := self._opened.pop(stale, None):  # another thread may have been first
+                _close_at_once(left[0])
         session = aiohttp.ClientSession(
             connector=_Connector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -221,8 +232,10 @@ class Transport:
                 _close_at_once(opened[0])
             closed.set()
 
-        with suppress(RuntimeError):  # it is closed: nothing runs there any more
+        try:
             loop.call_soon_threadsafe(end_calls)
+        except RuntimeError:  # it is closed: nothing runs there any more
+            close()
         while loop.is_running() and not closed.is_set():  # noqa: ASYNC110 - a loop's end sets no event
             await asyncio.sleep(0.01)
 
@@ -259,7 +272,7 @@ def _close_at_once(session: aiohttp.ClientSession) -> None:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells whether a request got a connection that was used before.
+    """Tells when a request got a connection that was used before.
 
     In a forked child it counts as closed, and is left alone: its connections are the parent's, and
     closing them would take them off the selector, which the two processes share.
@@ -285,17 +298,22 @@ class _Connector(aiohttp.TCPConnector):
     ) -> "Connection":
         connection = await super().connect(req, traces, timeout)
         protocol = cast("ResponseHandler", connection.protocol)  # until it is released
-        _reused.set(protocol in self._used)
+        if protocol in self._used:
+            _reused_at.set(asyncio.get_running_loop().time())
         self._used.add(protocol)
         return connection
 
 
-_reused: ContextVar[bool] = ContextVar("_reused", default=False)
-"""Whether the last request sent from here got a connection that was used before."""
+_reused_at: ContextVar[float] = ContextVar("_reused_at", default=-inf)
+"""When the last request sent from here got a connection that was used before, if it did."""
 
 
 def _is_stale(error: Exception) -> bool:
     """Whether a used connection failed as one does that the server had closed while it was idle."""
+    if asyncio.get_running_loop().time() - _reused_at.get() > _STALE_WITHIN:
+        return False
+    if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
+        return False  # the message is the part of an answer that was read
     return _told_apart(error)[0] in {"disconnected", "reset"}
 
 
@@ -318,14 +336,15 @@ async def _body(
     response: aiohttp.ClientResponse,
 ) -> tuple[bytes, Literal["too_large"] | None]:
     length = response.content_length
-    if length is not None and length <= MAX_REPLY and "Content-Encoding" not in response.headers:
+    most = MAX_REPLY if response.ok else MAX_ERROR_REPLY
+    if length is not None and length <= most and "Content-Encoding" not in response.headers:
         return await response.read(), None  # which closes it if it fails
     body = bytearray()
     try:
         async for chunk in response.content.iter_any():
             body += chunk
-            if len(body) > MAX_REPLY:
-                return bytes(body[:MAX_REPLY]), "too_large"
+            if len(body) > most:
+                return bytes(body[:most]), "too_large"
     finally:
         # What was read to its end has gone back to the pool by now; anything else is closed.
         response.close()

@@ -202,8 +202,8 @@ class AsyncChatKit:
         self._given: ClientOptions = {
             **given,
             "api_key": settings.api_key,
-            "organization": settings.organization,
-            "project": settings.project,
+            "organization": settings.organization or "",
+            "project": settings.project or "",
             "base_url": settings.base_url,
         }
         self._transport = transport
@@ -237,6 +237,8 @@ class AsyncChatKit:
         refuse_unknown(options, ClientOptions)
         given: ClientOptions = {**self._given, **options}
         settings = Settings.resolve(given)
+        if options.keys().isdisjoint({"base_url", "proxy"}):
+            settings = attrs.evolve(settings, proxy=self._settings.proxy)
         other = object.__new__(type(self))
         gate, budget = self._gate, self._budget
         if not RATE_LIMITED_TOGETHER.isdisjoint(options):
@@ -315,6 +317,8 @@ class AsyncChatKit:
         number = 0
         error: APIError | None = None
         while True:
+            if self._transport.closed:
+                raise ClientClosedError
             if not gate.is_free:
                 await self._pass_gate(started, deadline, number, error)
             number += 1
@@ -346,7 +350,10 @@ class AsyncChatKit:
             if _retry.is_push_back(error):
                 asked = wait or error.retry_after or settings.retry_policy.initial_backoff
                 gate.push_back(ended, begun, asked)
-            elif isinstance(error, APIStatusError):
+            elif (
+                isinstance(error, APIStatusError)
+                and error.status_code != HTTPStatus.TOO_MANY_REQUESTS
+            ):
                 gate.accepted(ended, begun)
             self._report(call, number, ended - begun, error=error, next_wait=wait)
             if wait is None:
@@ -457,18 +464,21 @@ class AsyncChatKit:
 
         ticket = gate.enter(started, wake)
         try:
-            while wait := gate.admit(ticket, now()):
-                time_left = inf if deadline is None else deadline - now()
-                shortest = max(gate.opens_in(now()), wait if wait < inf else 0.0)
-                if shortest >= time_left - RESOLUTION:
+            while True:
+                asked = now()
+                wait = gate.admit(ticket, asked)
+                if wait == 0:
+                    return
+                time_left = inf if deadline is None else deadline - asked
+                its_turn = wait < inf
+                earliest = max(gate.opens_in(asked), wait if its_turn else 0.0)
+                if earliest >= time_left - RESOLUTION:
                     break
-                if wait < inf:
+                if its_turn:
                     await self._pause(self._seam.sleep(wait))
                 else:
                     await self._pause(woken.wait(), None if deadline is None else time_left)
                     woken.clear()
-            else:
-                return
         finally:
             gate.leave(ticket)
         failure = last or _kept_back(max(0.0, gate.opens_in(now())))
@@ -484,7 +494,8 @@ class AsyncChatKit:
         Raises:
             ClientClosedError: the client was closed meanwhile.
         """
-        timer = asyncio.timeout(limit)
+        # Closed already: then nothing else would end this wait early.
+        timer = asyncio.timeout(0 if self._transport.closed else limit)
         self._transport.timers[timer] = asyncio.get_running_loop()
         try:
             async with timer:

@@ -425,7 +425,7 @@ def _text(name: str, value: object, variable: str, found: _Checks) -> str | None
     if not is_header_value(text := value.strip()):
         found.append((name, "has a control character, or is not ASCII"))
         return None
-    return text or None
+    return Secret(text) if text else None  # it may be a key, by mistake
 
 
 def _api_key(value: object, found: _Checks) -> Secret | ApiKeyProvider:
@@ -512,10 +512,10 @@ def _proxy(value: object, base_url: str, found: _Checks) -> Secret | None:
     """The proxy for the base URL, looked up once; it may carry a password."""
     name = "proxy"
     if value is None:
-        host = urlsplit(base_url).hostname or ""
-        if is_loopback(host) or proxy_bypass(host):
+        server = urlsplit(base_url)
+        if is_loopback(server.hostname or "") or proxy_bypass(server.netloc):
             return None
-        scheme = urlsplit(base_url).scheme
+        scheme = server.scheme
         proxies = getproxies_environment()
         name = next((n for n in (scheme, "all") if proxies.get(n, "").strip()), "")
         name, value = f"{name}_proxy", proxies.get(name)

@@ -111,5 +111,5 @@ def _forms(secret: str) -> list[str]:
 
 def _unescaped(text: str) -> str:
     r"""The text without JSON's escapes, at any depth of JSON within JSON, for a comparison."""
-    text = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
     return text.replace("\\", "")

@@ -113,8 +113,7 @@ class AsyncSessions:
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
-        if options:
-            options = hidden(options)  # before anything can raise: see there
+        options = hidden(options)  # before anything can raise: see there
         given = {
             "user": user,
             "workflow": workflow,

@@ -345,8 +345,10 @@ def _blocking(method: Callable[P, Coroutine[Any, Any, T]], crossing: "_Crossing"
 
     @wraps(method)
     def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
-        work = method(*args, **kwargs)
-        del kwargs  # headers may be credentials, and what is raised next holds this frame
+        try:
+            work = method(*args, **kwargs)
+        finally:
+            del kwargs  # headers may be credentials, and what is raised holds this frame
         return crossing.run(work)
 
     return blocking
@@ -495,7 +497,7 @@ class _Portal:
                 thread.start()
             except BaseException:  # such as Ctrl-C: it may run all the same
                 if not started.cancel():
-                    started.add_done_callback(_stop)
+                    started.add_done_callback(_end_loop)
                 raise
             self._started, self._thread = started, thread
             atexit.register(self._at_exit)
@@ -545,27 +547,27 @@ class _Portal:
         """End the calls and the loop, and wait for the thread."""
         self._refuse_own_thread()
         with self._lock:
-            self._stop()
+            self._end()
         while self._thread is not None and self._thread.is_alive():
             self._thread.join(SLICE if SLICE > 0 else None)
 
     def drop(self) -> None:
         """End the loop without waiting: the garbage collector may run in its thread."""
         if self._started is not None and not self._closed:
-            self._stop()
+            self._end()
             warnings.warn(f"unclosed client {self._name}", ResourceWarning, stacklevel=3)
 
     def _at_exit(self) -> None:
         if self._pid == os.getpid() and self._thread is not None:
-            self._stop()
+            self._end()
             self._thread.join(EXIT_PATIENCE)
             warnings.warn(f"unclosed client {self._name}", ResourceWarning, stacklevel=1)
 
-    def _stop(self) -> None:
+    def _end(self) -> None:
         self._closed = True
         atexit.unregister(self._at_exit)
         if self._started is not None:
-            self._started.add_done_callback(_stop)
+            self._started.add_done_callback(_end_loop)
 
 
 class _Call(Generic[T]):
@@ -630,7 +632,7 @@ class _Call(Generic[T]):
             self._under_way.release()
 
 
-def _stop(started: "_Started") -> None:
+def _end_loop(started: "_Started") -> None:
     if not started.exception():
         loop, portal = started.result()
         with suppress(RuntimeError):  # it has stopped already

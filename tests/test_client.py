@@ -1417,3 +1417,52 @@ def test_raw_methods_have_the_methods_own_signatures():
     for name in ("create", "cancel"):
         raw = getattr(sessions.with_raw_response, name)
         assert inspect.signature(raw) == inspect.signature(getattr(sessions, name))
+
+
+async def test_a_closed_client_does_not_wait_at_its_gate(connect, emulator, pace):
+    client = connect()
+    emulator.fail(status=429, headers={"Retry-After": "30"}, times=None)
+    await failure(client, max_retries=0)
+    await client.close()
+
+    await failure(client, ClientClosedError)
+
+    assert pace.waits == []
+
+
+async def test_a_refusal_that_forbids_a_retry_closes_the_gate_all_the_same(connect, emulator):
+    client = connect()
+    emulator.fail(status=429, headers={"Retry-After": "30", "x-should-retry": "false"})
+
+    await failure(client)
+
+    assert not client._gate.is_free
+
+
+async def test_a_quota_that_is_used_up_counts_neither_way_at_the_gate(connect, emulator):
+    client = connect()
+    error = {"error": {"message": "used up", "code": "insufficient_quota"}}
+    emulator.fail(status=429, body=error)
+
+    await failure(client)
+
+    assert client._gate.is_free
+    assert not client._gate._accepted
+
+
+async def test_what_was_blank_stays_blank_with_other_options(connect, monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-environment")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj_of_the_environment")
+
+    other = connect(organization="", project="").with_options(timeout=1)
+
+    assert (other._settings.organization, other._settings.project) == (None, None)
+
+
+async def test_the_proxy_is_looked_up_once_for_a_base_url(connect, monkeypatch):
+    client = connect(base_url="https://api.test/v1")
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+
+    assert client.with_options(timeout=1)._settings.proxy is None
+    other = client.with_options(base_url="https://other.test/v1")
+    assert other._settings.proxy == "http://proxy:3128"

@@ -692,3 +692,15 @@ def test_a_value_that_users_meet_is_frozen_and_pickles(value):
         value.number = 2
     assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301 - our own
     assert hash(value) == hash(pickle.loads(pickle.dumps(value)))  # noqa: S301 - our own
+
+
+def test_no_proxy_can_name_a_port(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "api.test:8443")
+
+    assert resolve(base_url="https://api.test:8443/v1").proxy is None
+    assert resolve(base_url="https://api.test/v1").proxy == "http://proxy:3128"
+
+
+def test_an_organization_is_hidden_as_it_may_be_a_key_by_mistake():
+    assert KEY not in repr(resolve(organization=KEY).organization)

@@ -628,3 +628,9 @@ def test_no_header_breaks_it(text):
 
 def test_an_error_carries_the_wait():
     assert failure(b"", 429, {"Retry-After": "7"}).retry_after == 7.0
+
+
+def test_the_code_of_an_error_is_cut_as_its_message_is():
+    error = failure(error_of(message="m" * 5000, code="c" * 5000), 400)
+
+    assert (len(error.code), error.message.count("m" * 1000)) == (1000, 1)

@@ -183,3 +183,17 @@ def test_the_jitter_counts_when_a_wait_has_to_fit():
 
 def test_no_time_left_is_no_wait_even_of_nothing():
     assert wait(left=0.0, drawn=0.0) is None
+
+
+@pytest.mark.parametrize("should_retry", [None, "true", "false"])
+def test_a_429_is_a_push_back_whether_or_not_its_call_may_try_again(should_retry):
+    assert _retry.is_push_back(status(429, should_retry=should_retry))
+
+
+def test_a_quota_that_is_used_up_is_no_push_back():
+    assert not _retry.is_push_back(status(429, code="insufficient_quota"))
+
+
+def test_a_503_is_a_push_back_if_it_asks_to_wait():
+    assert _retry.is_push_back(status(503, retry_after=1.0))
+    assert not _retry.is_push_back(status(503))

@@ -298,3 +298,9 @@ def test_json_that_is_nested_too_deeply_says_so():
         value = [value]
     with pytest.raises(RecursionError):
         mask_json(value, ())
+
+
+def test_text_made_to_be_slow_to_look_through_is_not():
+    text = "\\" * 400_000  # with quadratic work, this is minutes
+
+    assert mask_text(text, ["sk-0123456789abcdef"]) == text

@@ -1146,3 +1146,16 @@ def test_multiprocessing(script, emulator, method, work):
     status, _, _ = program.end()
     assert status == 0
     assert emulator.requests[-1].connection == 1
+
+
+def test_headers_of_a_raw_call_that_cannot_be_made_are_not_shown(emulator):
+    with ChatKit(api_key=emulator.api_key, base_url=emulator.base_url) as client:
+        with pytest.raises(TypeError) as caught:
+            client.sessions.with_raw_response.create(
+                user="u", extra_headers={"X": "sk-" + "7" * 20}
+            )
+        shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        lines = [line for frame in shown.stack[1:] for line in (frame.locals or {}).values()]
+
+    assert lines
+    assert not any("sk-7777" in line for line in lines)
