@@ -188,8 +188,8 @@ class Transport:
     def _open(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         # Loops that were closed without finalizing their generators leave their sessions here.
         for stale in [other for other in tuple(self._opened) if other.is_closed()]:
-            if left := self._opened.pop(stale, None):  # another thread may have been first
-                _close_at_once(left[0])
+            with suppress(KeyError):  # another thread was first
+                _close_at_once(self._opened.pop(stale)[0])
         session = aiohttp.ClientSession(
             connector=_Connector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
+from io import StringIO
 from typing import TYPE_CHECKING, TextIO, cast
 
 import click
@@ -36,12 +37,14 @@ def write(text: str, *, err: bool = False) -> None:
 
     Raises:
         click.exceptions.Exit: whoever was reading it has gone.
+        click.ClickException: it cannot be written, as on a full disk.
     """
     try:
         click.echo(text, nl=False, err=err)
     except OSError as error:
         if error.errno not in _CLOSED:
-            raise
+            message = f"cannot write the output: {error.strerror or error}"
+            raise click.ClickException(message) from None
         # What is left in its buffer is flushed once more at exit, and is not to fail again.
         stream = sys.stderr if err else sys.stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -121,6 +124,7 @@ class Page:
         self._width = min(columns, PROSE_WIDTH)
         self.indent = 3 if columns >= ROOMY else 1
         self._console = Console(
+            file=StringIO(),  # what it captures is written by write(), whose errors are told
             width=self._width,
             force_terminal=not plain,
             color_system=None if plain else "auto",

@@ -72,7 +72,7 @@ def test_a_full_disk_is_told(monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(click, "echo", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(click.ClickException, match="cannot write the output: No space left"):
         write("data")
 
 
