@@ -438,7 +438,9 @@ class _Portal:
         self._lock = Lock()
         self._started: _Started | None = None
         self._thread: Thread | None = None
-        self._thread_id: int | None = None
+        self._serving: set[int] = (
+            set()
+        )  # the ids of its threads: a start that was interrupted leaves one to end
         self._calls: set[_Call[Any]] = set()
         self._closed = closed
 
@@ -479,7 +481,7 @@ class _Portal:
             call.drop()
 
     def _refuse_own_thread(self) -> None:
-        if self._thread_id == get_ident():
+        if get_ident() in self._serving:
             raise _OwnLoopError(
                 "this client was used in the thread that serves it, by a key callable or "
                 "on_attempt: it would wait for itself for ever; use another client there"
@@ -521,15 +523,16 @@ class _Portal:
             elif main_thread().is_alive():
                 raise
         finally:
-            self._thread_id = None  # another thread may get it
-            for call in list(self._calls):
+            self._serving.discard(get_ident())  # another thread may get it
+            ended = started.result()[0] if started.exception() is None else None
+            for call in [call for call in tuple(self._calls) if call.loop is ended]:
                 call.drop()
 
     async def _until_stopped(self, started: "_Started") -> None:
         from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - as above
 
         async with BlockingPortal() as portal:
-            self._thread_id = get_ident()
+            self._serving.add(get_ident())
             started.set_result((asyncio.get_running_loop(), portal))
             await portal.sleep_until_stopped()
             if self._closed:  # else a start was interrupted, and another thread may serve

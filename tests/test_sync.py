@@ -482,6 +482,8 @@ def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, r
     start, threads = threading.Thread.start, []
 
     def interrupted(thread):
+        if thread.name != "chatkit-async":  # a loop that ends starts one to end its executor
+            return start(thread)
         threads.append(thread)
         if runs:
             start(thread)
