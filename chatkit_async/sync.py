@@ -63,8 +63,12 @@ CANCEL_PATIENCE = 2.0
 EXIT_PATIENCE = 0.5
 """Seconds that the end of the process waits at most for a client that was not closed."""
 
-SLICE = 0.1 if os.name == "nt" else -1
-"""Seconds of a wait at a time: Windows does not interrupt a lock for Ctrl-C."""
+SLICE = 0.1 if os.name == "nt" else 1.0
+"""Seconds of a wait at a time, after which Python looks for a Ctrl-C.
+
+Windows does not interrupt a lock for it. Elsewhere a signal does, unless it came just before the
+wait, or was no signal: `_thread.interrupt_main`, as debuggers and editors use it.
+"""
 
 
 class ChatKit:
@@ -552,7 +556,7 @@ class _Portal:
         with self._lock:
             self._end()
         while self._thread is not None and self._thread.is_alive():
-            self._thread.join(SLICE if SLICE > 0 else None)
+            self._thread.join(SLICE)
 
     def drop(self) -> None:
         """End the loop without waiting: the garbage collector may run in its thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import contextvars
@@ -596,6 +597,25 @@ def test_ctrl_c_ends_the_call_and_not_the_client(script, emulator, number):
     assert program.hear() == "active"
     assert program.end()[:2] == (0, "")
     assert [record.outcome for record in emulator.requests] == ["client_gone", "sent"]
+
+
+def test_ctrl_c_that_wakes_nobody_ends_the_call_all_the_same(client, emulator, monkeypatch):
+    # As a signal may that arrives between the last look for one and the wait.
+    assert 0 < sync.SLICE <= 1
+    monkeypatch.setattr(sync, "SLICE", 0.01)
+    emulator.fail(delay=float("inf"))
+
+    def interrupt():
+        emulator.wait_until(lambda: len(emulator.requests) == 1)
+        _thread.interrupt_main()
+
+    with ThreadPoolExecutor() as pool:
+        interrupting = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.sessions.create(**WANTED)
+        interrupting.result()
+    emulator.wait_until(lambda: emulator.requests[0].outcome == "client_gone")
+    assert client.sessions.create(**WANTED).status == "active"
 
 
 def interrupt(thread):
