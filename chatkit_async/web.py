@@ -1,0 +1,665 @@
+"""What a backend answers a browser that asks for a client secret: whatever the web framework.
+
+`ClientSecretEndpoint` is for async views, `BlockingClientSecretEndpoint` for the others. Both take
+plain values and return plain values, so that a view is the login, one call, and a response.
+"""
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from http import HTTPStatus
+from math import ceil
+from threading import RLock
+from types import MappingProxyType
+from typing import Any, Unpack, cast
+from weakref import WeakValueDictionary
+
+import attrs
+
+from chatkit_async import _codec, _protocol
+from chatkit_async.client import AsyncChatKit
+from chatkit_async.errors import (
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    ChatKitError,
+    ClientClosedError,
+    ConfigurationError,
+    ConflictError,
+    InternalServerError,
+    InvalidFieldError,
+    Problem,
+    RateLimitError,
+)
+from chatkit_async.models import (
+    ChatKitConfigurationLike,
+    ChatSession,
+    ExpiresAfterLike,
+    RateLimitsLike,
+    SessionCreateParams,
+    WorkflowLike,
+)
+from chatkit_async.options import RequestOptions, hidden, hide
+from chatkit_async.secret import Secret
+from chatkit_async.sessions import APIResponse
+from chatkit_async.sync import ChatKit
+
+__all__ = ["BlockingClientSecretEndpoint", "ClientSecretEndpoint", "ClientSecretResponse"]
+
+_logger = logging.getLogger("chatkit_async")
+
+MIN_TTL = 60.0
+MAX_SECRETS = 10_000
+
+LIFETIME = 600
+"""Seconds that a session lives where `expires_after` does not say: the API's own default."""
+
+RETRY_AFTER = 5
+"""Seconds to wait that a browser is told where the API names none."""
+
+MAX_RETRY_AFTER = 3600
+"""Seconds to wait that a browser is told at most."""
+
+NOT_SIGNED_IN = "not_signed_in"
+INVALID_REQUEST = "invalid_request"
+RATE_LIMITED = "rate_limited"
+UNAVAILABLE = "unavailable"
+TIMEOUT = "timeout"
+BAD_GATEWAY = "bad_gateway"
+
+REFUSALS: Mapping[str, tuple[int, str]] = {
+    NOT_SIGNED_IN: (401, "Sign in to use the chat."),
+    INVALID_REQUEST: (400, "current_secret should be a string or null."),
+    RATE_LIMITED: (503, "The chat is busy. Try again later."),
+    UNAVAILABLE: (503, "The chat cannot be reached. Try again later."),
+    TIMEOUT: (504, "The chat did not answer in time. Try again."),
+    BAD_GATEWAY: (502, "The chat is out of order until its operator has acted."),
+}
+"""The status and the message of each refusal, by its code: all that a browser gets to see."""
+
+
+def _length(body: bytes) -> str:
+    return f"<{len(body)} bytes>"
+
+
+@attrs.frozen(kw_only=True)
+class ClientSecretResponse:
+    """What to answer the browser: hand its three parts to the web framework as they are.
+
+    A body with a secret is `{"client_secret": "...", "expires_at": 1735689600}`, `expires_at` in
+    Unix seconds, or null where the API did not say. Any other is
+    `{"error": {"code": "...", "message": "..."}}`.
+
+    Attributes:
+        status: The HTTP status: 200, 400, 401, 502, 503 or 504.
+        headers: `Content-Type`, `Cache-Control: no-store`, and `Retry-After` with a 503.
+        body: JSON in UTF-8. It may hold the client secret: never log it. The repr shows its
+            length alone.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(hash=False)
+    body: bytes = attrs.field(repr=_length)
+
+
+class ClientSecretEndpoint:
+    """What an async backend answers browsers that ask for a client secret.
+
+    Make one beside the client, for the life of the application. In the view, find out who asks,
+    then::
+
+        response = await endpoint.handle(user=user_id, current_secret=current)
+
+    and return the response's status, headers and body. Serve it to `POST` only.
+
+    **Reuse.** One create is under way per user and event loop, however often the browser asks
+    meanwhile: all who ask share its outcome. When one of them is cancelled, as its browser has
+    gone, the create goes on for the others; when nobody waits for it any more, it is cancelled. A
+    secret that was issued is handed out again, to the same user for the same parameters only,
+    while it has `min_ttl` seconds left, and not once a browser has sent it as `current_secret`.
+    How long it has left is counted on this machine from the moment the reply came, and from what
+    the reply itself says of the API's time: a clock that is wrong here does no harm.
+
+    **Failures.** `handle` raises for mistakes of your own only. What the API or the network failed
+    at becomes a response that shows nothing of the key, the workflow or the API's reply:
+
+    ====== =============== ======================================================================
+    Status `error.code`    When
+    ====== =============== ======================================================================
+    401    not_signed_in   `user` is None or blank.
+    400    invalid_request `current_secret` is neither a str nor None.
+    503    rate_limited    The API's rate limit. `Retry-After` says when to ask again.
+    503    unavailable     No connection, the API's own failure (5xx), or the client was closed.
+                           `Retry-After` says when to ask again.
+    504    timeout         No reply in time.
+    502    bad_gateway     The rest, which asking again does not mend: a key or a workflow that is
+                           refused, no quota left, a bad certificate, a reply without a secret.
+    ====== =============== ======================================================================
+
+    The error itself goes to the logger `chatkit_async`, once per create, and to `on_error`.
+
+    It may be used from several event loops and threads: they share the secrets that were issued,
+    while a create under way is shared within its loop only.
+
+    Args:
+        client: The client to create sessions with. It is not closed.
+        workflow: The workflow to run, as in `create`.
+        chatkit_configuration: As in `create`.
+        expires_after: As in `create`.
+        rate_limits: As in `create`.
+        min_ttl: Seconds that a secret must have left to be handed out again, 0 or more.
+            `math.inf`: none is handed out twice.
+        max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
+            and those that have ended.
+        on_error: Called with each error that became a 502, 503 or 504. What it raises is raised
+            as it is.
+        **options: What differs for these calls from the client: see `RequestOptions`.
+
+    Raises:
+        ParameterError: the parameters of the session or the options cannot be right.
+        ConfigurationError: `min_ttl` or `max_secrets` is out of range.
+        TypeError: the client is a blocking one.
+    """
+
+    def __init__(
+        self,
+        client: AsyncChatKit,
+        *,
+        workflow: WorkflowLike,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+        min_ttl: float = MIN_TTL,
+        max_secrets: int = MAX_SECRETS,
+        on_error: Callable[[ChatKitError], object] | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> None:
+        options = hidden(options)  # before anything can raise: see there
+        _refuse(client, ChatKit, "an AsyncChatKit; BlockingClientSecretEndpoint takes a ChatKit")
+        given = {
+            "workflow": workflow,
+            "chatkit_configuration": chatkit_configuration,
+            "expires_after": expires_after,
+            "rate_limits": rate_limits,
+        }
+        self._client = client
+        self._options = options
+        self._desk = _Desk(given, options, min_ttl, max_secrets, on_error)
+        # Weak: a create is worth something as long as somebody waits for it.
+        self._flights = WeakValueDictionary[tuple[asyncio.AbstractEventLoop, bytes], _Flight]()
+
+    async def handle(
+        self,
+        *,
+        user: str | None,
+        current_secret: object = None,
+        workflow: WorkflowLike | None = None,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+    ) -> ClientSecretResponse:
+        """Answer a browser.
+
+        Args:
+            user: Your own id of the user who is signed in, as your login says, never as the
+                browser does. None or blank: nobody is, which is a 401.
+            current_secret: The secret that the browser has and no longer wants, as it sent it:
+                anything. None or empty: it has none.
+            workflow: Instead of the endpoint's own: to give this user's state variables along.
+            chatkit_configuration: Instead of the endpoint's own, as a whole.
+            expires_after: Instead of the endpoint's own.
+            rate_limits: Instead of the endpoint's own.
+
+        Raises:
+            ParameterError: what you gave for this user cannot be right; nothing was sent.
+            Exception: what your own `api_key`, `on_attempt` or `on_error` raised, to all who share
+                the create.
+        """
+        current_secret = hide(current_secret)  # before anything can raise: see there
+        given = {
+            "workflow": workflow,
+            "chatkit_configuration": chatkit_configuration,
+            "expires_after": expires_after,
+            "rate_limits": rate_limits,
+        }
+        order = self._desk.order(user, current_secret, given)
+        if isinstance(order, ClientSecretResponse):
+            return order
+        if (found := self._desk.find(order)) is not None:
+            return found
+        place = (asyncio.get_running_loop(), order.key)
+        flight = self._flights.get(place)
+        if flight is None or not flight.can_be_joined:
+            flight = self._flights[place] = _Flight(self._create(order))
+        return await flight.outcome()
+
+    async def _create(self, order: "_Order") -> ClientSecretResponse:
+        try:
+            reply = await self._client.sessions.with_raw_response.create(
+                **order.arguments(), **self._options
+            )
+            issued = self._desk.read(order, reply)
+        except ChatKitError as error:
+            return self._desk.refuse(error)
+        # Nothing is awaited from here to the task's end: who comes next finds the secret.
+        self._desk.keep(order, issued)
+        return issued.response
+
+
+class BlockingClientSecretEndpoint:
+    """What a blocking backend answers browsers: `ClientSecretEndpoint` for Flask, Django and WSGI.
+
+    Make one beside the client, for the life of the process; every thread may use it::
+
+        response = endpoint.handle(user=user_id, current_secret=current)
+
+    Everything is as in `ClientSecretEndpoint`: reuse, failures, arguments. One create is under way
+    per user and process; the threads that ask meanwhile wait for its outcome. Ctrl-C in the thread
+    that creates leaves the create to the next one.
+
+    Args:
+        client: The client to create sessions with. It is not closed.
+        workflow: The workflow to run, as in `create`.
+        chatkit_configuration: As in `create`.
+        expires_after: As in `create`.
+        rate_limits: As in `create`.
+        min_ttl: Seconds that a secret must have left to be handed out again, 0 or more.
+            `math.inf`: none is handed out twice.
+        max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
+            and those that have ended.
+        on_error: Called with each error that became a 502, 503 or 504. What it raises is raised
+            as it is.
+        **options: What differs for these calls from the client: see `RequestOptions`.
+
+    Raises:
+        ParameterError: the parameters of the session or the options cannot be right.
+        ConfigurationError: `min_ttl` or `max_secrets` is out of range.
+        TypeError: the client is an async one.
+    """
+
+    def __init__(
+        self,
+        client: ChatKit,
+        *,
+        workflow: WorkflowLike,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+        min_ttl: float = MIN_TTL,
+        max_secrets: int = MAX_SECRETS,
+        on_error: Callable[[ChatKitError], object] | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> None:
+        options = hidden(options)  # before anything can raise: see there
+        _refuse(client, AsyncChatKit, "a ChatKit; ClientSecretEndpoint takes an AsyncChatKit")
+        given = {
+            "workflow": workflow,
+            "chatkit_configuration": chatkit_configuration,
+            "expires_after": expires_after,
+            "rate_limits": rate_limits,
+        }
+        self._client = client
+        self._options = options
+        self._desk = _Desk(given, options, min_ttl, max_secrets, on_error)
+        self._flights: dict[bytes, Future[ClientSecretResponse | None]] = {}
+
+    def handle(
+        self,
+        *,
+        user: str | None,
+        current_secret: object = None,
+        workflow: WorkflowLike | None = None,
+        chatkit_configuration: ChatKitConfigurationLike | None = None,
+        expires_after: ExpiresAfterLike | None = None,
+        rate_limits: RateLimitsLike | None = None,
+    ) -> ClientSecretResponse:
+        """Answer a browser.
+
+        Args:
+            user: Your own id of the user who is signed in, as your login says, never as the
+                browser does. None or blank: nobody is, which is a 401.
+            current_secret: The secret that the browser has and no longer wants, as it sent it:
+                anything. None or empty: it has none.
+            workflow: Instead of the endpoint's own: to give this user's state variables along.
+            chatkit_configuration: Instead of the endpoint's own, as a whole.
+            expires_after: Instead of the endpoint's own.
+            rate_limits: Instead of the endpoint's own.
+
+        Raises:
+            ParameterError: what you gave for this user cannot be right; nothing was sent.
+            Exception: what your own `api_key`, `on_attempt` or `on_error` raised, to all who share
+                the create.
+        """
+        current_secret = hide(current_secret)  # before anything can raise: see there
+        given = {
+            "workflow": workflow,
+            "chatkit_configuration": chatkit_configuration,
+            "expires_after": expires_after,
+            "rate_limits": rate_limits,
+        }
+        order = self._desk.order(user, current_secret, given)
+        if isinstance(order, ClientSecretResponse):
+            return order
+        while True:
+            with self._desk.lock:
+                if (found := self._desk.find(order)) is not None:
+                    return found
+                flight = self._flights.get(order.key)
+                if mine := flight is None:
+                    flight = self._flights[order.key] = Future()
+            response = self._lead(order, flight) if mine else flight.result()
+            if response is not None:
+                return response
+
+    def _lead(
+        self, order: "_Order", flight: "Future[ClientSecretResponse | None]"
+    ) -> ClientSecretResponse:
+        """Create a session for all who wait; None tells them that they have to do it themselves."""
+        try:
+            issued, response = self._create(order)
+        except Exception as error:
+            self._land(order, None)
+            flight.set_exception(error)
+            raise
+        except BaseException:  # such as Ctrl-C: this thread's affair
+            self._land(order, None)
+            flight.set_result(None)
+            raise
+        self._land(order, issued)
+        flight.set_result(response)
+        return response
+
+    def _create(self, order: "_Order") -> "tuple[_Issued | None, ClientSecretResponse]":
+        try:
+            reply = self._client.sessions.with_raw_response.create(
+                **order.arguments(), **self._options
+            )
+            issued = self._desk.read(order, reply)
+        except ChatKitError as error:
+            return None, self._desk.refuse(error)
+        return issued, issued.response
+
+    def _land(self, order: "_Order", issued: "_Issued | None") -> None:
+        # At once: who finds no create under way finds its secret, or makes another.
+        with self._desk.lock:
+            if issued is not None:
+                self._desk.keep(order, issued)
+            del self._flights[order.key]
+
+
+def _refuse(client: object, wrong: type[object], wanted: str) -> None:
+    if isinstance(client, wrong):
+        raise TypeError(f"the client is of type {type(client).__name__}: this takes {wanted}")
+
+
+class _Flight:
+    """A create under way on a loop, and how many wait for it there."""
+
+    def __init__(self, work: Coroutine[Any, Any, ClientSecretResponse]) -> None:
+        self._task = asyncio.create_task(work)
+        self._task.add_done_callback(_look_at)
+        self._waiting = 0
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether it is neither over nor given up."""
+        return self._waiting > 0 and not self._task.done()
+
+    async def outcome(self) -> ClientSecretResponse:
+        self._waiting += 1
+        try:
+            # Cancelled itself, this does not cancel the task.
+            await asyncio.wait([self._task])
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                with suppress(RuntimeError):  # a loop that was closed under its tasks
+                    self._task.cancel()
+        return self._task.result()
+
+
+def _look_at(task: "asyncio.Task[ClientSecretResponse]") -> None:
+    """Take note of how a task ended: asyncio complains where nobody was left to."""
+    if not task.cancelled():
+        task.exception()
+
+
+# What both endpoints share ------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class _Order:
+    """What a browser is to get.
+
+    Attributes:
+        key: Stands for all parameters, the user among them: what was issued for a key fits the key.
+        params: The parameters, checked.
+        current: The secret that the browser no longer wants.
+    """
+
+    key: bytes
+    params: SessionCreateParams
+    current: Secret | None
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds that the session is to live."""
+        expires_after = self.params.expires_after
+        return LIFETIME if expires_after is None else cast("Any", expires_after).seconds
+
+    def arguments(self) -> dict[str, Any]:
+        """The parameters as `create` takes them."""
+        return attrs.asdict(cast("Any", self.params), recurse=False)
+
+    def refuses(self, secret: str) -> bool:
+        """Whether this is the secret that the browser no longer wants."""
+        # Length is no secret, and a browser may have sent any amount of text.
+        return (
+            self.current is not None
+            and len(self.current) == len(secret)
+            and hmac.compare_digest(_raw(self.current), _raw(secret))
+        )
+
+
+@attrs.frozen(kw_only=True)
+class _Issued:
+    """A secret that was issued: since when it is known, and for how many seconds it is good."""
+
+    response: ClientSecretResponse
+    secret: Secret
+    since: "_Moment"
+    lifetime: float
+
+
+@attrs.frozen
+class _Moment:
+    """A moment on both clocks of this machine."""
+
+    monotonic: float
+    wall: float
+
+    def until(self, later: "_Moment") -> float:
+        """Seconds that passed: by the clock that says more, so that none is overlooked.
+
+        The monotonic clock stands still while a machine sleeps or a container is frozen; the wall
+        clock may be set back.
+        """
+        return max(later.monotonic - self.monotonic, later.wall - self.wall)
+
+
+def _now() -> _Moment:
+    return _Moment(time.monotonic(), time.time())
+
+
+class _Desk:
+    """All but the create itself, and the waiting for it."""
+
+    def __init__(
+        self,
+        given: Mapping[str, object],
+        options: RequestOptions,
+        min_ttl: float,
+        max_secrets: int,
+        on_error: Callable[[ChatKitError], object] | None,
+    ) -> None:
+        problems: list[Problem] = []
+        if isinstance(min_ttl, bool) or not isinstance(cast("object", min_ttl), int | float):
+            problems.append(("min_ttl", "should be seconds"))
+        elif not min_ttl >= 0:  # NaN is not
+            problems.append(("min_ttl", "should be 0 or more seconds"))
+        if isinstance(max_secrets, bool) or not isinstance(cast("object", max_secrets), int):
+            problems.append(("max_secrets", "should be a whole number"))
+        elif max_secrets < 0:
+            problems.append(("max_secrets", "should be 0 or more"))
+        if problems:
+            raise ConfigurationError(problems)
+        # What cannot be right is told when the application starts, not when the first user comes.
+        _protocol.create_session({"user": "user", **given}, options)
+        self.lock = RLock()
+        self.now = _now
+        self._given = given
+        self._min_ttl = min_ttl
+        self._max_secrets = max_secrets
+        self._on_error = on_error
+        self._issued: dict[bytes, _Issued] = {}  # in the order of their coming
+
+    def order(
+        self, user: object, current: object, given: Mapping[str, object]
+    ) -> _Order | ClientSecretResponse:
+        """Look at what is asked for.
+
+        Raises:
+            ParameterError: it cannot be right, and that is no browser's fault.
+        """
+        if user is None or (isinstance(user, str) and not user.strip()):
+            return _refusal(NOT_SIGNED_IN)
+        if current is not None and not isinstance(current, Secret):
+            return _refusal(INVALID_REQUEST)
+        own = {name: value for name, value in given.items() if value is not None}
+        params = _codec.create_params({"user": user, **self._given, **own})
+        key = sha256(_codec.encode(params, {})).digest()
+        return _Order(key=key, params=params, current=current)
+
+    def find(self, order: _Order) -> ClientSecretResponse | None:
+        """Return what can be handed out again."""
+        with self.lock:
+            issued = self._issued.get(order.key)
+            if issued is None:
+                return None
+            if self._is_good(issued) and not order.refuses(issued.secret):
+                return issued.response
+            del self._issued[order.key]  # for everybody
+            return None
+
+    def read(self, order: _Order, reply: APIResponse[ChatSession]) -> _Issued:
+        """Make a response of the API's reply.
+
+        Raises:
+            MissingFieldError: there is no secret in it.
+            InvalidFieldError: likewise.
+        """
+        session, now = reply.parse(), self.now()
+        secret = session.client_secret
+        if not secret:
+            raise InvalidFieldError("'client_secret' of the API's reply is empty")
+        expires_at: int | None = getattr(session, "expires_at", None)
+        lifetime = 0.0
+        if expires_at is not None:
+            # Both by the API's clock. Where it does not tell the time, this machine's has to do.
+            then = _date(reply.headers.get("Date")) or now.wall
+            lifetime = max(min(expires_at, then + order.lifetime), then) - then
+        return _Issued(
+            response=_response(200, {"client_secret": secret, "expires_at": expires_at}),
+            secret=secret,
+            since=now,
+            lifetime=lifetime,
+        )
+
+    def keep(self, order: _Order, issued: _Issued) -> None:
+        """Keep what can be handed out again, and drop what cannot any more."""
+        with self.lock:
+            self._issued.pop(order.key, None)
+            if self._is_good(issued):
+                self._issued[order.key] = issued
+            while self._issued:
+                key, oldest = next(iter(self._issued.items()))
+                if len(self._issued) <= self._max_secrets and self._is_good(oldest):
+                    break
+                del self._issued[key]
+
+    def refuse(self, error: ChatKitError) -> ClientSecretResponse:
+        """Make a response of a failed create, and tell the operator of the error itself."""
+        code = _code(error)
+        level = logging.ERROR if code == BAD_GATEWAY else logging.WARNING
+        _logger.log(level, "no client secret for a browser (%s): %s", code, error)
+        if self._on_error is not None:
+            self._on_error(error)
+        return _refusal(code, getattr(error, "retry_after", None))
+
+    def _is_good(self, issued: _Issued) -> bool:
+        """Whether it lives long enough to be handed out again."""
+        return issued.lifetime - issued.since.until(self.now()) >= self._min_ttl
+
+
+def _code(error: ChatKitError) -> str:
+    """What became of a create, as a browser is told."""
+    match error:
+        case APITimeoutError() | APIStatusError(status_code=HTTPStatus.REQUEST_TIMEOUT):
+            return TIMEOUT
+        case APIConnectionError(kind="certificate") | RateLimitError(code="insufficient_quota"):
+            return BAD_GATEWAY
+        case RateLimitError():
+            return RATE_LIMITED
+        case (
+            APIConnectionError()
+            | APIResponseError(kind="truncated")
+            | ClientClosedError()
+            | ConflictError()
+            | InternalServerError()
+        ):
+            return UNAVAILABLE
+        case _:
+            return BAD_GATEWAY
+
+
+def _refusal(code: str, retry_after: float | None = None) -> ClientSecretResponse:
+    status, message = REFUSALS[code]
+    headers: dict[str, str] = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        wait = ceil(min(retry_after or RETRY_AFTER, MAX_RETRY_AFTER))
+        headers["Retry-After"] = str(wait)
+    return _response(status, {"error": {"code": code, "message": message}}, headers)
+
+
+def _response(
+    status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None
+) -> ClientSecretResponse:
+    always = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    # Read-only: those who share a create share its response.
+    return ClientSecretResponse(
+        status=status,
+        headers=MappingProxyType(always | dict(headers or {})),
+        body=json.dumps(body).encode(),
+    )
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _date(text: str | None) -> float | None:
+    """Unix seconds of an HTTP date."""
+    try:
+        date = parsedate_to_datetime(text or "")
+    except (ValueError, OverflowError):
+        return None
+    return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
