@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,14 +24,13 @@ import layers
 import report
 from report import Figure
 from scenarios import (
-    ABOVE_ASYNC_AIM,
     BASE,
-    BLOCKING_ONE,
     COMPARISONS,
+    CROSSINGS,
     FLOOR,
     IMPORT_AIMS,
     IMPORTS,
-    ONE,
+    ON_IP,
     OPENAI,
     PACE,
     SCENARIOS,
@@ -50,6 +50,9 @@ Found: TypeAlias = "dict[Scenario, dict[str, list[Measured]]]"
 REPORT = Path(__file__).parents[2] / "build" / "bench.json"
 
 PARTS = ("import", "create", "sync")
+
+CAN_PIN = hasattr(os, "sched_setaffinity")
+CORES = os.sched_getaffinity(0) if CAN_PIN else set[int]()
 
 _TIMED_IMPORT = "import time; t = time.process_time(); import {}; print(time.process_time() - t)"
 
@@ -151,19 +154,24 @@ class Run:
                     }
                     for scenario in scenarios:
                         for peer in self._order(scenario.peers, number):
-                            measured = self._measure(workers[peer], scenario, peer, server.port)
+                            measured = self._measure(workers[peer], scenario, peer, server)
                             found[scenario][peer].append(measured)
             self.notes.append(f"the load server runs on {server.loop}")
+        if not CAN_PIN:
+            self.notes.append("this system keeps no process on one core: there, one is any")
         self._compare(found)
         for scenario, by_peer in found.items():
             for peer, rounds in by_peer.items():
                 self._describe(scenario, peer, rounds)
 
-    def _measure(self, worker: Worker, scenario: Scenario, peer: str, port: int) -> Measured:
+    def _measure(self, worker: Worker, scenario: Scenario, peer: str, server: Server) -> Measured:
+        if CAN_PIN:
+            for pid in (worker.pid, server.pid):  # the threads they start inherit it
+                os.sched_setaffinity(pid, {max(CORES)} if scenario.one_core else CORES)
         requests = int(scenario.seconds / PACE[peer] * self._scale)
         return worker.measure(
             scenario.task,
-            base_url=f"http://{scenario.host}:{port}/{scenario.path}/v1",
+            base_url=f"http://{scenario.host}:{server.port}/{scenario.path}/v1",
             requests=max(requests, scenario.at_once),
             at_once=scenario.at_once,
         )
@@ -183,16 +191,19 @@ class Run:
                         at_least=comparison.at_least,
                     )
                 )
-        if BLOCKING_ONE in found:
-            rounds = zip(found[BLOCKING_ONE][US], found[ONE][US], strict=True)
-            self.figures.append(
-                Figure(
-                    name=f"{BLOCKING_ONE.name}: p50, above async",
-                    values=[(blocking.p50 - own.p50) * 1e6 for blocking, own in rounds],
-                    aim=ABOVE_ASYNC_AIM,
-                    unit=" us",
+        for crossing in CROSSINGS:
+            if crossing.blocking[0] in found:
+                rounds = zip(
+                    *(found[s][p] for s, p in (crossing.blocking, crossing.own)), strict=True
                 )
-            )
+                self.figures.append(
+                    Figure(
+                        name=crossing.name,
+                        values=[(blocking.p50 - own.p50) * 1e6 for blocking, own in rounds],
+                        aim=crossing.aim,
+                        unit=" us",
+                    )
+                )
 
     def _describe(self, scenario: Scenario, peer: str, rounds: list[Measured]) -> None:
         self.context.append(
@@ -206,7 +217,7 @@ class Run:
                 "server_busy": statistics.median(each.server_cpu * each.rate for each in rounds),
             }
         )
-        if peer == FLOOR:
+        if (scenario, peer) == (ON_IP, FLOOR):
             busy = max(each.server_cpu * each.rate for each in rounds)
             alone = statistics.median(1 / each.server_cpu for each in rounds)
             self.notes.append(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -148,6 +149,27 @@ def openai_sync(base_url: str) -> Generator[BlockingCreate]:
         yield create
 
 
+@contextmanager
+def floor_crossed(base_url: str) -> Generator[BlockingCreate]:
+    """The least on a loop's thread, called as asyncio's documentation shows it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    connected = floor(base_url)
+    create = run(connected.__aenter__())
+    try:
+        yield lambda: run(create())
+    finally:
+        run(connected.__aexit__(None, None, None))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
 ASYNC: dict[str, Callable[[str], AbstractAsyncContextManager[Create]]] = {
     "chatkit_async": chatkit_async,
     "aiohttp": aiohttp,
@@ -158,4 +180,5 @@ ASYNC: dict[str, Callable[[str], AbstractAsyncContextManager[Create]]] = {
 BLOCKING: dict[str, Callable[[str], AbstractContextManager[BlockingCreate]]] = {
     "chatkit_async": chatkit_sync,
     "openai": openai_sync,
+    "floor, crossed": floor_crossed,
 }

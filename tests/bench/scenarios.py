@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from worker import Measured
 
 US, BASE, AIOHTTP, OPENAI, FLOOR = "chatkit_async", "base", "aiohttp", "openai", "floor"
+CROSSED = "floor, crossed"
 """Who takes part: see `peers`; `base` is us as we were, in another checkout."""
 
-PACE = {US: 1e-4, BASE: 1e-4, AIOHTTP: 1e-4, OPENAI: 1e-3, FLOOR: 2e-5}
+PACE = {US: 1e-4, BASE: 1e-4, AIOHTTP: 1e-4, OPENAI: 1e-3, FLOOR: 2e-5, CROSSED: 1e-4}
 """Seconds that a create takes each of them, roughly: how many go into a round."""
 
 
@@ -31,6 +32,10 @@ class Scenario:
         host: Of the load server: loopback by its address or by its name.
         path: Below which path: see `server`.
         seconds: How long it takes each of them, more or less.
+        one_core: Whether client and load server are kept on one core, the same for every peer.
+            Else a create by two threads takes half as long on a machine that is busy, where they
+            share a core, as on an idle one, where each wakes a core from its sleep: in a virtual
+            machine, 25 us and cold caches each time. The clients differ by less.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Scenario:
     host: str = "127.0.0.1"
     path: str = "plain"
     seconds: float = 0.5
+    one_core: bool = False
 
 
 ON_IP = Scenario(
@@ -60,20 +66,26 @@ ON_HOST = Scenario(
     path="cookies",
 )
 ONE = Scenario(
-    name="create, one at a time",
+    name="create, one at a time, one core",
     part="sync",
     task="in_flight",
     at_once=1,
-    peers=(US, BASE),
+    peers=(US, BASE, FLOOR),
     seconds=0.3,
+    one_core=True,
 )
 BLOCKING_ONE = Scenario(
-    name="blocking create, one at a time",
+    name="blocking create, one at a time, one core",
     part="sync",
     task="threads",
     at_once=1,
-    peers=(US, BASE, OPENAI),
+    peers=(US, BASE, OPENAI, CROSSED),
     seconds=0.3,
+    one_core=True,
+)
+ONE_ANYWHERE = replace(ONE, name="create, one at a time, any core", one_core=False)
+BLOCKING_ONE_ANYWHERE = replace(
+    BLOCKING_ONE, name="blocking create, one at a time, any core", one_core=False
 )
 BLOCKING_MANY = Scenario(
     name="blocking create, 50 threads",
@@ -83,7 +95,15 @@ BLOCKING_MANY = Scenario(
     peers=(US, BASE, OPENAI),
 )
 
-SCENARIOS = [ON_IP, ON_HOST, ONE, BLOCKING_ONE, BLOCKING_MANY]
+SCENARIOS = [
+    ON_IP,
+    ON_HOST,
+    ONE,
+    BLOCKING_ONE,
+    ONE_ANYWHERE,
+    BLOCKING_ONE_ANYWHERE,
+    BLOCKING_MANY,
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +158,38 @@ COMPARISONS = [
     cpu(ON_HOST, BASE),
     p50(BLOCKING_ONE, OPENAI, 0.30),
     p50(BLOCKING_ONE, BASE),
+    p50(BLOCKING_ONE_ANYWHERE, OPENAI),
     rate(BLOCKING_MANY, OPENAI, 5),
     rate(BLOCKING_MANY, BASE),
 ]
 
-ABOVE_ASYNC_AIM = 100.0
-"""Microseconds that crossing over may add to a create, at most."""
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """A figure to make: the microseconds that blocking on a loop's thread adds to a create.
+
+    Attributes:
+        blocking: The scenario, and who does it.
+        own: The same on a loop of one's own.
+        aim: What it is to be at most. None: it is for the record.
+    """
+
+    blocking: tuple[Scenario, str]
+    own: tuple[Scenario, str]
+    aim: float | None = None
+
+    @property
+    def name(self) -> str:
+        scenario, peer = self.blocking
+        return f"{scenario.name}: p50, {peer} above async"
+
+
+CROSSINGS = [
+    Crossing(blocking=(BLOCKING_ONE, US), own=(ONE, US), aim=100),
+    Crossing(blocking=(BLOCKING_ONE, CROSSED), own=(ONE, FLOOR)),
+    Crossing(blocking=(BLOCKING_ONE_ANYWHERE, US), own=(ONE_ANYWHERE, US)),
+    Crossing(blocking=(BLOCKING_ONE_ANYWHERE, CROSSED), own=(ONE_ANYWHERE, FLOOR)),
+]
 
 PARTS_OF_US = "aiohttp + attrs + cattrs"
 

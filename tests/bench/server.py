@@ -169,6 +169,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.pid = self._process.pid
         assert self._process.stdout is not None
         ready = json.loads(self._process.stdout.readline())
         self.port: int = ready["port"]

@@ -163,6 +163,7 @@ class Worker:
             text=True,
             env=self._environment,
         )
+        self.pid = self._process.pid
         return self
 
     def __exit__(
