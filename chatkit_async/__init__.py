@@ -5,6 +5,7 @@ Start with `AsyncChatKit`.
 
 __version__ = "0.1.0"
 
+from chatkit_async.bulk import BulkRun, BulkSummary, Outcome
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import (
     APIConnectionError,
@@ -66,6 +67,8 @@ __all__ = [
     "AuthenticationError",
     "AutomaticThreadTitlingParam",
     "BadRequestError",
+    "BulkRun",
+    "BulkSummary",
     "ChatKit",
     "ChatKitError",
     "ChatKitWorkflow",
@@ -91,6 +94,7 @@ __all__ = [
     "InvalidFieldError",
     "MissingFieldError",
     "NotFoundError",
+    "Outcome",
     "ParameterError",
     "PermissionDeniedError",
     "RateLimitError",

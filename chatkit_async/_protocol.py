@@ -86,7 +86,7 @@ def create_session(
     Raises:
         ParameterError: with every problem of the parameters and the options.
     """
-    problems = _option_problems(options) if options else []
+    problems = option_problems(options) if options else []
     try:
         params = _codec.create_params(params)
     except ParameterError as error:
@@ -111,7 +111,7 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
     Raises:
         ParameterError: with every problem of the id and the options.
     """
-    problems = _option_problems(options) if options else []
+    problems = option_problems(options) if options else []
     if (problem := _id_problem(session_id)) is not None:
         problems = [("session_id", problem), *problems]
     if problems:
@@ -129,7 +129,8 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
     )
 
 
-def _option_problems(options: RequestOptions) -> list[Problem]:
+def option_problems(options: RequestOptions) -> list[Problem]:
+    """What is wrong with the options of one call."""
     problems = request_problems(options)
     if isinstance(extra_body := options.get("extra_body"), Mapping):
         problems += _codec.extra_body_problems(extra_body)

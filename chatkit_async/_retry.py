@@ -69,7 +69,7 @@ def is_push_back(error: APIError) -> TypeGuard[APIStatusError]:
     """Whether the server asks for fewer requests, rather than fails."""
     match error:
         case APIStatusError(status_code=HTTPStatus.TOO_MANY_REQUESTS):
-            return not _is_out_of_quota(error)
+            return not is_out_of_quota(error)
         case APIStatusError(status_code=HTTPStatus.SERVICE_UNAVAILABLE):
             return error.retry_after is not None
         case _:
@@ -97,7 +97,7 @@ def _is_transient_status(error: APIStatusError) -> bool:
             return False
         case _:
             pass
-    if _is_out_of_quota(error):
+    if is_out_of_quota(error):
         return False
     return (
         error.status_code in _TRANSIENT_STATUSES
@@ -105,7 +105,8 @@ def _is_transient_status(error: APIStatusError) -> bool:
     )
 
 
-def _is_out_of_quota(error: APIStatusError) -> bool:
+def is_out_of_quota(error: APIStatusError) -> bool:
+    """Whether the project's quota is used up."""
     return "insufficient_quota" in {error.code, error.type}
 
 

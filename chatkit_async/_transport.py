@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from io import BytesIO
 from math import inf
 from ssl import SSLContext
+from sys import maxsize
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakSet
@@ -93,6 +94,21 @@ def _without_password(proxy: Secret) -> tuple[URL, Mapping[str, str] | None]:
     return url, {"Proxy-Authorization": Secret(login)}
 
 
+class Trail:
+    """What became of a call's requests, for who has to account for them.
+
+    Attributes:
+        requests: How many went out: got a connection to go out on.
+        answers: How many of them were answered.
+    """
+
+    __slots__ = ("answers", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.answers = 0
+
+
 class Transport:
     """The sessions of a client: one per event loop, opened on first use.
 
@@ -125,6 +141,15 @@ class Transport:
         opened = list(self._opened.values())
         return not self.closed and any(not session.closed for session, _ in opened)
 
+    @property
+    def capacity(self) -> int:
+        """How many connections may be open at a time, in each loop."""
+        if self._borrowed is None:
+            return self._max_connections
+        connector = self._borrowed.connector
+        limits = [] if connector is None else [connector.limit, connector.limit_per_host]
+        return min((limit for limit in limits if limit), default=maxsize)  # 0: no limit
+
     async def send(
         self,
         method: str,
@@ -133,11 +158,13 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
         link: Link,
+        trail: Trail | None = None,
     ) -> Reply:
         """Send a request and read its reply.
 
         A connection that the server had closed while it was idle is replaced at once. Such a
-        connection fails as soon as it is used, and without a byte of an answer.
+        connection fails as soon as it is used, and without a byte of an answer. `trail` counts
+        both requests: a server that fails like this may have acted on the first.
 
         Raises:
             APIConnectionError: no reply came.
@@ -150,6 +177,9 @@ class Transport:
         may_be_stale = True
         while True:
             session = self._session()
+            _trail.set(trail)
+            if trail is not None and session is self._borrowed:
+                trail.requests += 1  # its connector does not tell
             try:
                 _reused_at.set(-inf)
                 response = await session.request(
@@ -165,6 +195,8 @@ class Transport:
                     may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
                 failure = _failure(error, url)
+                if trail is not None and session is self._borrowed and is_no_connection(failure):
+                    trail.requests -= 1
             else:
                 return await _read(response)
             try:
@@ -301,11 +333,17 @@ class _Connector(aiohttp.TCPConnector):
         if protocol in self._used:
             _reused_at.set(asyncio.get_running_loop().time())
         self._used.add(protocol)
+        if (trail := _trail.get()) is not None:
+            trail.requests += 1
         return connection
 
 
 _reused_at: ContextVar[float] = ContextVar("_reused_at", default=-inf)
 """When the last request sent from here got a connection that was used before, if it did."""
+
+
+_trail: ContextVar[Trail | None] = ContextVar("_trail", default=None)
+"""Who wants to know of the request that is sent from here."""
 
 
 def _is_stale(error: Exception) -> bool:
@@ -352,6 +390,20 @@ async def _body(
 
 
 # Failures -----------------------------------------------------------------------------------------
+
+
+def is_no_connection(error: Exception) -> bool:
+    """Whether a call failed for want of a connection to send a request on."""
+    match error:
+        case APITimeoutError():
+            return error.limit == "connect_timeout"
+        case APIConnectionError():
+            return error.kind in _UNCONNECTED
+        case _:
+            return False
+
+
+_UNCONNECTED = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
 
 
 def _failure(error: Exception, url: URL) -> APIConnectionError:

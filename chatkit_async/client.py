@@ -25,7 +25,8 @@ from yarl import URL
 from chatkit_async import __version__, _protocol, _retry
 from chatkit_async._protocol import Call, Reply
 from chatkit_async._retry import RateGate, RetryBudget
-from chatkit_async._transport import Link, Transport
+from chatkit_async._transport import Link, Trail, Transport
+from chatkit_async.bulk import Job, Line, Patience
 from chatkit_async.errors import (
     APIError,
     APIStatusError,
@@ -213,7 +214,7 @@ class AsyncChatKit:
         self._base_url = str(URL(settings.base_url))
         self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
         self._headers = _static_headers(settings)
-        self.sessions: AsyncSessions = AsyncSessions(self._call, self._call_raw)
+        self.sessions: AsyncSessions = AsyncSessions(self._call, self._call_raw, self._line)
         _parts.update((transport, gate))
 
     @property
@@ -300,10 +301,19 @@ class AsyncChatKit:
             result=result,
         )
 
+    def _line(self) -> Line:
+        """What a bulk run needs."""
+        return Line(
+            self._attempts, self._transport.capacity, now=self._seam.now, sleep=self._seam.sleep
+        )
+
     async def _attempts(
-        self, call: Call[T], options: RequestOptions
+        self, call: Call[T], options: RequestOptions, job: Job | None = None
     ) -> tuple[T, Reply, int, float]:
         """Make attempts until one succeeds or none may follow.
+
+        A `job` is a row of a bulk run, which keeps account of it. When the API pushes back, it goes
+        to the rate gate again, and neither that attempt nor the wait counts against its limits.
 
         Returns:
             The result, the reply it was read from, the attempts made, and the seconds spent.
@@ -320,12 +330,12 @@ class AsyncChatKit:
             if self._transport.closed:
                 raise ClientClosedError
             if not gate.is_free:
-                await self._pass_gate(started, deadline, number, error)
+                deadline = await self._pass_gate(started, deadline, number, error, job)
             number += 1
             begun = now()
             try:
                 result, reply = await self._attempt(
-                    call, attempt_timeout, None if deadline is None else deadline - begun
+                    call, attempt_timeout, None if deadline is None else deadline - begun, job
                 )
             except APIError as failed:
                 error = failed
@@ -333,38 +343,76 @@ class AsyncChatKit:
                 ended = now()
                 gate.accepted(ended, begun)
                 self._budget.put_back()
+                if job is not None:
+                    job.note_success(result, ended)
                 self._report(call, number, ended - begun, reply=reply)
                 return result, reply, number, ended - started
             # What is raised below is raised outside of the block above, and so without a context.
             ended = now()
             error.attempts, error.elapsed = number, ended - started
-            wait = _retry.next_wait(
+            wait = self._wait_after(
                 error,
-                retries_made=number - 1,
+                number=number,
+                begun=begun,
+                ended=ended,
+                deadline=deadline,
                 max_retries=max_retries,
-                time_left=None if deadline is None else deadline - ended,
-                policy=settings.retry_policy,
-                budget=self._budget,
-                random=self._seam.random,
+                job=job,
             )
-            if _retry.is_push_back(error):
-                asked = wait or error.retry_after or settings.retry_policy.initial_backoff
-                gate.push_back(ended, begun, asked)
-            elif (
-                isinstance(error, APIStatusError)
-                and error.status_code != HTTPStatus.TOO_MANY_REQUESTS
-            ):
-                gate.accepted(ended, begun)
             self._report(call, number, ended - begun, error=error, next_wait=wait)
             if wait is None:
                 try:
                     raise error
                 finally:
                     del error  # its traceback holds this frame
-            await self._pause(self._seam.sleep(wait))
+            if job is not None and _retry.is_push_back(error):
+                deadline = _later(deadline, ended - begun)  # and waits at the gate
+            else:
+                await self._pause(self._seam.sleep(wait))
+
+    def _wait_after(
+        self,
+        error: APIError,
+        *,
+        number: int,
+        begun: float,
+        ended: float,
+        deadline: float | None,
+        max_retries: int,
+        job: Job | None,
+    ) -> float | None:
+        """Tell the gate of a failed attempt; return the seconds until the next; None: none."""
+        policy, gate = self._settings.retry_policy, self._gate
+        pushed_back = _retry.is_push_back(error)
+        excused = 0
+        if job is not None:
+            job.note_failure(error, ended, pushed_back=pushed_back)
+            excused = job.pushed_back
+        spares_limits = job is not None and pushed_back
+        wait = _retry.next_wait(
+            error,
+            retries_made=excused - 1 if spares_limits else number - 1 - excused,
+            max_retries=excused if spares_limits else max_retries,
+            time_left=None if spares_limits or deadline is None else deadline - ended,
+            policy=policy,
+            budget=self._budget,
+            random=self._seam.random,
+        )
+        if pushed_back:
+            asked = wait or getattr(error, "retry_after", None) or policy.initial_backoff
+            gate.push_back(ended, begun, asked)
+        elif (
+            isinstance(error, APIStatusError) and error.status_code != HTTPStatus.TOO_MANY_REQUESTS
+        ):
+            gate.accepted(ended, begun)
+        return wait
 
     async def _attempt(
-        self, call: Call[T], attempt_timeout: float | None, time_left: float | None
+        self,
+        call: Call[T],
+        attempt_timeout: float | None,
+        time_left: float | None,
+        job: Job | None,
     ) -> tuple[T, Reply]:
         """Send a call once, and read the reply.
 
@@ -374,12 +422,14 @@ class AsyncChatKit:
         """
         whole = time_left is not None and (attempt_timeout is None or time_left < attempt_timeout)
         transport = self._transport
+        if job is not None:
+            job.attempts += 1
         keys: list[Secret] = []
         timer = asyncio.timeout(time_left if whole else attempt_timeout)
         transport.timers[timer] = asyncio.get_running_loop()
         try:
             async with timer:
-                reply = await self._exchange(call, keys)
+                reply = await self._exchange(call, keys, job)
         except APIError as error:
             failure = error
         except TimeoutError:
@@ -400,20 +450,23 @@ class AsyncChatKit:
         finally:
             del failure
 
-    async def _exchange(self, call: Call[T], keys: list[Secret]) -> Reply:
+    async def _exchange(self, call: Call[T], keys: list[Secret], job: Job | None) -> Reply:
         """Send a call, and once more if a callable has another key than the one rejected.
 
         `keys` is given each key that was sent.
         """
         keys.append(await self._key())
-        reply = await self._send(call, keys[-1])
+        trail = None if job is None else job.trail
+        reply = await self._send(call, keys[-1], trail)
         if reply.status == HTTPStatus.UNAUTHORIZED and callable(self._settings.api_key):
             keys.append(await self._key())
             if keys[-1] != keys[0]:
-                reply = await self._send(call, keys[-1])
+                if trail is not None:
+                    trail.answers += 1
+                reply = await self._send(call, keys[-1], trail)
         return reply
 
-    async def _send(self, call: Call[T], key: Secret) -> Reply:
+    async def _send(self, call: Call[T], key: Secret, trail: Trail | None) -> Reply:
         headers = self._headers
         if call.headers or callable(self._settings.api_key):
             headers = headers.copy()
@@ -422,7 +475,12 @@ class AsyncChatKit:
         url = URL(self._base_url + call.path, encoded=True)
         try:
             return await self._transport.send(
-                call.method, url, headers=headers, body=call.body, link=self._link
+                call.method,
+                url,
+                headers=headers,
+                body=call.body,
+                link=self._link,
+                trail=trail,
             )
         except asyncio.CancelledError as error:
             # Its own frames hold what was read of the reply, and the client secret in it.
@@ -446,16 +504,29 @@ class AsyncChatKit:
         return Secret(cast("Secret", given).strip())
 
     async def _pass_gate(
-        self, started: float, deadline: float | None, attempts: int, last: APIError | None
-    ) -> None:
+        self,
+        started: float,
+        deadline: float | None,
+        attempts: int,
+        last: APIError | None,
+        job: Job | None,
+    ) -> float | None:
         """Wait for a call's turn, after the API pushed back.
 
+        Returns:
+            The deadline. A job's is later by the wait.
+
         Raises:
-            APIError: the turn does not come before the deadline: the last error, if there is one.
+            APIError: the turn does not come before the deadline, for a job the end of its run's
+                patience: the last error, if there is one.
+            RunEndedError: the job's run has ended.
             ClientClosedError: the client was closed meanwhile.
         """
+        patience = None if job is None else job.patience
         gate, now = self._gate, self._seam.now
         loop = asyncio.get_running_loop()
+        reached = now()
+        limit = deadline
         woken = asyncio.Event()
 
         def wake() -> None:
@@ -465,31 +536,42 @@ class AsyncChatKit:
         ticket = gate.enter(started, wake)
         try:
             while True:
+                if patience is not None:
+                    limit = patience.ends_at(started, attempts=attempts)
                 asked = now()
                 wait = gate.admit(ticket, asked)
                 if wait == 0:
-                    return
-                time_left = inf if deadline is None else deadline - asked
+                    return deadline if job is None else _later(deadline, asked - reached)
+                time_left = inf if limit is None else limit - asked
                 its_turn = wait < inf
                 earliest = max(gate.opens_in(asked), wait if its_turn else 0.0)
                 if earliest >= time_left - RESOLUTION:
                     break
                 if its_turn:
-                    await self._pause(self._seam.sleep(wait))
+                    await self._pause(self._seam.sleep(wait), patience=patience)
                 else:
-                    await self._pause(woken.wait(), None if deadline is None else time_left)
+                    most = None if limit is None else time_left
+                    await self._pause(woken.wait(), most, patience=patience)
                     woken.clear()
         finally:
             gate.leave(ticket)
-        failure = last or _kept_back(max(0.0, gate.opens_in(now())))
+        if patience is not None:
+            patience.ran_out = True
+        failure = last or _kept_back(max(0.0, gate.opens_in(now())), of_a_run=patience is not None)
         failure.attempts, failure.elapsed = attempts, now() - started
         try:
             raise failure
         finally:
             del failure, last
 
-    async def _pause(self, wait: Awaitable[object], limit: float | None = None) -> None:
-        """Wait for something, up to a limit in seconds, or until the client is closed.
+    async def _pause(
+        self,
+        wait: Awaitable[object],
+        limit: float | None = None,
+        *,
+        patience: Patience | None = None,
+    ) -> None:
+        """Wait for something, up to a limit in seconds, or until the client or a run is closed.
 
         Raises:
             ClientClosedError: the client was closed meanwhile.
@@ -497,6 +579,8 @@ class AsyncChatKit:
         # Closed already: then nothing else would end this wait early.
         timer = asyncio.timeout(0 if self._transport.closed else limit)
         self._transport.timers[timer] = asyncio.get_running_loop()
+        if patience is not None:
+            patience.timers.add(timer)
         try:
             async with timer:
                 await wait
@@ -505,6 +589,8 @@ class AsyncChatKit:
                 raise
         finally:
             del self._transport.timers[timer]
+            if patience is not None:
+                patience.timers.discard(timer)
         if self._transport.closed:
             raise ClientClosedError
 
@@ -583,10 +669,15 @@ def _static_headers(settings: Settings) -> CIMultiDict[str]:
     return headers
 
 
-def _kept_back(seconds: float) -> RateLimitError:
+def _later(deadline: float | None, seconds: float) -> float | None:
+    return None if deadline is None else deadline + seconds
+
+
+def _kept_back(seconds: float, *, of_a_run: bool) -> RateLimitError:
+    end = "max_wait of its run" if of_a_run else "its timeout"
     return RateLimitError(
-        "not sent: the API pushed back (429), and this call's turn does not come before its "
-        f"timeout ends; the rate gate opens in {seconds:.1f} s",
+        "not sent: the API pushed back (429), and this call's turn does not come before "
+        f"{end} ends; the rate gate opens in {seconds:.1f} s",
         status_code=HTTPStatus.TOO_MANY_REQUESTS,
         retry_after=seconds or None,
     )

@@ -282,6 +282,26 @@ def request_problems(options: RequestOptions) -> list[Problem]:
     return found
 
 
+def bulk_problems(
+    *, concurrency: object, rate: object, max_wait: object, capacity: int
+) -> list[Problem]:
+    """What is wrong with the bounds of a bulk run, on a client with so many connections."""
+    found = _Checks()
+    found.whole("concurrency", concurrency, least=1)
+    if not found and cast("int", concurrency) > capacity:
+        wrong = (
+            f"should be at most the client's max_connections, {capacity}, is "
+            f"{described(concurrency)}: make the client with as many"
+        )
+        found.append(("concurrency", wrong))
+    if rate is not None and (not _is_number(rate) or cast("float", rate) <= 0):
+        found.append(
+            ("rate", f"should be starts per second, more than 0, or None, is {described(rate)}")
+        )
+    found.seconds("max_wait", max_wait)
+    return found
+
+
 # A client's settings ------------------------------------------------------------------------------
 
 

@@ -1,7 +1,14 @@
 """The methods of the API: create and cancel sessions. They are given a `call`, and know no client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+)
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
@@ -9,6 +16,18 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, ca
 import attrs
 
 from chatkit_async._protocol import Call, cancel_session, create_session
+from chatkit_async.bulk import (
+    CONCURRENCY,
+    MAX_WAIT,
+    BulkRun,
+    CancelRowT,
+    CreateRowT,
+    Line,
+    cancellation,
+    checked_defaults,
+    creation,
+    refuse_bad_arguments,
+)
 from chatkit_async.models import (
     ChatKitConfigurationLike,
     ChatSession,
@@ -74,9 +93,10 @@ class AsyncSessions:
     API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
     """
 
-    def __init__(self, call: Caller, call_raw: RawCaller) -> None:
+    def __init__(self, call: Caller, call_raw: RawCaller, line: Callable[[], Line]) -> None:
         self._call = call
         self._call_raw = call_raw
+        self._line = line
 
     async def create(
         self,
@@ -205,10 +225,117 @@ class AsyncSessions:
         except Exception as failure:  # noqa: BLE001 - the block's own exception counts for more
             error.add_note(f"the session was not cancelled, and lapses by itself: {failure}")
 
+    def create_many(
+        self,
+        rows: Iterable[CreateRowT] | AsyncIterable[CreateRowT],
+        *,
+        concurrency: int = CONCURRENCY,
+        ordered: bool = False,
+        rate: float | None = None,
+        max_wait: float | None = MAX_WAIT,
+        defaults: Mapping[str, object] | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> BulkRun[CreateRowT]:
+        """Create a session for each row, and say of each what became of it: see `BulkRun`.
+
+        Use each session as it comes: its secret lives 600 seconds at most. Nothing is sent before
+        the run is entered or iterated.
+
+        Args:
+            rows: An iterable, or an asynchronous one, of `SessionCreateParams`, mappings with the
+                keys of `create`'s arguments, or bare user ids. It is read in the event loop, one
+                row at a time, at most twice `concurrency` ahead of the outcomes that were taken.
+                A row that cannot be right is `rejected`; the run goes on.
+            concurrency: How many rows are under way at a time, at least 1, at most the client's
+                `max_connections`.
+            ordered: Whether outcomes come in the order of their rows, rather than as they finish.
+            rate: Rows started per second, more than 0. None: no limit, but for the API's own.
+            max_wait: Seconds that a row waits for the rate gate, after the API pushed back, while
+                the API takes up no request of the run; then the run stops. None: no limit. These
+                waits count against no row's `timeout` or `max_retries`.
+            defaults: What rows have that do not say otherwise, under the keys of `create`'s
+                arguments.
+            **options: What differs for these calls from the client: see `RequestOptions`; its
+                limits are each row's.
+
+        Raises:
+            ParameterError: the arguments, rows aside, cannot be right; nothing was read.
+
+        API documentation: Create ChatKit session, `POST /chatkit/sessions`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        line = self._line()
+        refuse_bad_arguments(
+            rows,
+            options,
+            concurrency=concurrency,
+            rate=rate,
+            max_wait=max_wait,
+            capacity=line.capacity,
+        )
+        return BulkRun(
+            line,
+            creation(checked_defaults(defaults), options),
+            rows,
+            done="created",
+            options=options,
+            concurrency=concurrency,
+            ordered=ordered,
+            rate=rate,
+            max_wait=max_wait,
+        )
+
+    def cancel_many(
+        self,
+        session_ids: Iterable[CancelRowT] | AsyncIterable[CancelRowT],
+        *,
+        concurrency: int = CONCURRENCY,
+        ordered: bool = False,
+        rate: float | None = None,
+        max_wait: float | None = MAX_WAIT,
+        **options: Unpack[RequestOptions],
+    ) -> BulkRun[CancelRowT]:
+        """Cancel sessions, and say of each what became of it: see `BulkRun`.
+
+        Args:
+            session_ids: An iterable, or an asynchronous one, of ids, `cksess_...`, or sessions.
+            concurrency: As in `create_many`.
+            ordered: As in `create_many`.
+            rate: As in `create_many`.
+            max_wait: As in `create_many`.
+            **options: As in `create_many`.
+
+        Raises:
+            ParameterError: the arguments, ids aside, cannot be right; nothing was read.
+
+        API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        line = self._line()
+        refuse_bad_arguments(
+            session_ids,
+            options,
+            concurrency=concurrency,
+            rate=rate,
+            max_wait=max_wait,
+            capacity=line.capacity,
+        )
+        return BulkRun(
+            line,
+            cancellation(options),
+            session_ids,
+            done="cancelled",
+            options=options,
+            concurrency=concurrency,
+            ordered=ordered,
+            rate=rate,
+            max_wait=max_wait,
+        )
+
     @cached_property
     def with_raw_response(self) -> "AsyncSessionsWithRawResponse":
         """The same methods, returning the reply as it came: see `APIResponse`."""
-        return AsyncSessionsWithRawResponse(self._call_raw)
+        return AsyncSessionsWithRawResponse(self._call_raw, self._line)
 
 
 class AsyncSessionsWithRawResponse:
@@ -219,9 +346,9 @@ class AsyncSessionsWithRawResponse:
         cancel: As `AsyncSessions.cancel`.
     """
 
-    def __init__(self, call_raw: RawCaller) -> None:
+    def __init__(self, call_raw: RawCaller, line: Callable[[], Line]) -> None:
         # The methods return what their call returns: over a raw call, that is the raw reply.
-        sessions = AsyncSessions(cast("Caller", call_raw), call_raw)
+        sessions = AsyncSessions(cast("Caller", call_raw), call_raw, line)
         self.create: Final = _raw(sessions.create)
         self.cancel: Final = _raw(sessions.cancel)
 

@@ -463,7 +463,7 @@ async def test_sessions_need_no_client_but_what_makes_their_calls():
         calls.append((call.method, call.path, call.body, options))
         return ChatSession.from_dict(SESSION)
 
-    async with AsyncSessions(call, call).open(**WANTED, timeout=3.0):
+    async with AsyncSessions(call, call, None).open(**WANTED, timeout=3.0):
         pass
 
     create, cancel = calls

@@ -1,0 +1,362 @@
+"""Fan-out: many items through one coroutine function, so many at a time; knows nothing of ChatKit."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from math import inf
+from typing import Generic, Self, TypeVar, cast
+
+__all__ = ["Fanout", "Feed"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+LATE = 0.05
+"""Seconds of starts that were late and are made up for: timers are late by a millisecond or so, and
+a rate of thousands per second would suffer."""
+
+
+class Feed(Generic[T]):
+    """Items that are handed over in chunks, where nobody can be awaited for them: by a thread.
+
+    It is given to a fan-out as its items. Its methods are called in the fan-out's loop.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[T] = deque()
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._refuse: Callable[[T], None] | None = None
+
+    def __len__(self) -> int:
+        """How many items were handed over and not read yet."""
+        return len(self._waiting)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there will be no more: none are left, or none are wanted."""
+        return self._ended or self._refuse is not None
+
+    def give(self, items: Iterable[T]) -> None:
+        """Hand items over. Those that come after the fan-out was stopped are never started."""
+        for item in items:
+            if self._refuse is None:
+                self._waiting.append(item)
+            else:
+                self._refuse(item)
+        self._changed.set()
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """Say that there are no more, or what reading them raised."""
+        self._ended = True
+        self._failure = failure
+        self._changed.set()
+
+    def close(self, refuse: Callable[[T], None]) -> None:
+        """Hand back what is not read, and all that is still given."""
+        self._refuse = refuse
+        self.give(self._drained())
+
+    def _drained(self) -> list[T]:
+        items = list(self._waiting)
+        self._waiting.clear()
+        return items
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._waiting:
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._waiting.popleft()
+
+
+class Fanout(Generic[T, R]):
+    """Passes items through a coroutine function, and gives the results as they are taken.
+
+    A fixed number of workers share the items. One at a time reads the next item, when there is room
+    for its result and its start is due: at most `window` items, twice the concurrency, are read and
+    their results not taken. So a consumer that stops stops the workers, and memory does not grow.
+
+    Every item that was read has one result: what `work` returns, or, if it was never started, what
+    `skip` returns.
+
+    Args:
+        work: Called with an item's number, from 0, and the item. It returns a result whatever
+            happens: also when it is cancelled. What it raises ends the fan-out, without a result.
+        skip: Makes the result of an item that was read and never started.
+        items: Read as there is room. An asynchronous iterable is never asked for two at once. An
+            iterator that had to be made of it is closed at the end.
+        concurrency: How many items are worked on at a time, at least 1.
+        ordered: Whether results come in the order of their items, rather than as they finish.
+        rate: Starts per second, more than 0; a start that was late is made up for, up to 0.05 s of
+            them. None: no limit.
+        now: A clock, in seconds.
+        sleep: Waits for seconds.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[int, T], Awaitable[R]],
+        skip: Callable[[int, T], R],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        concurrency: int,
+        ordered: bool = False,
+        rate: float | None = None,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._work = work
+        self._skip = skip
+        self._items = items
+        self._concurrency = concurrency
+        self.window: int = 2 * concurrency
+        self._ordered = ordered
+        self._interval = 0.0 if rate is None else 1 / rate
+        self._now = now
+        self._sleep = sleep
+
+        self._is_async = isinstance(items, AsyncIterable)
+        self._opened: Iterator[T] | AsyncIterator[T] | None = None
+        self._turn = asyncio.Lock()  # of the one worker that reads
+        self._room = asyncio.Event()
+        self._slot = -inf  # when the next start is due
+        self._read = 0
+        self._taken = 0
+        self._early: dict[int, R] = {}  # in order: results whose turn has not come
+        self._following = 0  # in order: whose turn it is
+        self._results: deque[R] = deque()
+        self._news = asyncio.Event()
+
+        self._workers: set[asyncio.Task[None]] = set()
+        self._idle: set[asyncio.Task[None]] = set()  # those that have no item
+        self._ending: asyncio.Task[None] | None = None
+        self._started = False
+        self._stopped = False
+        self._over = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    @property
+    def read(self) -> int:
+        """How many items were read."""
+        return self._read
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started, or closed before."""
+        return self._started
+
+    @property
+    def wanted(self) -> int:
+        """How many items there is room for, none of a feed's waiting."""
+        if self._stopped or self._over.is_set():
+            return 0
+        waiting = len(self._items) if isinstance(self._items, Feed) else 0
+        return max(0, self.window - (self._read - self._taken) - waiting)
+
+    # For the consumer
+
+    def start(self) -> None:
+        """Start the workers."""
+        self._started = True
+        for _ in range(self._concurrency):
+            worker = asyncio.create_task(self._worker())
+            self._workers.add(worker)
+            worker.add_done_callback(self._left)
+
+    async def ready(self) -> bool:
+        """Wait for results; False: all of them were taken.
+
+        Raises:
+            BaseException: all of them were taken, and the items, or `work`, raised this.
+        """
+        while not self._results:
+            if self._over.is_set():
+                self.raise_failure()
+                return False
+            self._news.clear()
+            await self._news.wait()
+        return True
+
+    def take(self, most: int | None = None) -> list[R]:
+        """Take the results that there are."""
+        results = self._results
+        if most is None or most >= len(results):
+            taken = list(results)
+            results.clear()
+        else:
+            taken = [results.popleft() for _ in range(most)]
+        self._taken += len(taken)
+        self._room.set()
+        return taken
+
+    def take_one(self) -> R | None:
+        """Take a result, if there is one."""
+        if not self._results:
+            return None
+        self._taken += 1
+        self._room.set()
+        return self._results.popleft()
+
+    def stop(self, failure: BaseException | None = None) -> None:
+        """Read no more items; those that are being worked on are finished.
+
+        Args:
+            failure: What is to be raised when all results were taken, if nothing is yet.
+        """
+        if self._failure is None and not self._over.is_set():
+            self._failure = failure
+        if self._stopped:
+            return
+        self._stopped = True
+        for worker in self._idle:
+            if worker is not asyncio.current_task():
+                worker.cancel()
+
+    async def close(self) -> None:
+        """Stop, cancel what is being worked on, and wait for its end.
+
+        A cancellation meanwhile takes effect afterwards.
+        """
+        self.stop()
+        if not self._started:
+            self._started = True
+            self._ending = asyncio.create_task(self._end())
+        for worker in self._workers:
+            worker.cancel()
+        cancelled: asyncio.CancelledError | None = None
+        while not self._over.is_set():
+            try:
+                await self._over.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                if self._ending is not None:
+                    self._ending.cancel()  # the items' own end takes long
+        if cancelled is not None:
+            raise cancelled
+
+    def raise_failure(self) -> None:
+        """Raise what ended the fan-out, once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+
+    # The workers
+
+    async def _worker(self) -> None:
+        worker = cast("asyncio.Task[None]", asyncio.current_task())
+        try:
+            while True:
+                self._idle.add(worker)
+                async with self._turn:
+                    found = await self._next()
+                self._idle.discard(worker)
+                if found is None:
+                    return
+                self._put(found[0], await self._work(*found))
+                if worker.cancelling() and not self._stopped:  # by somebody who ends the loop, say
+                    self.stop(asyncio.CancelledError())
+        except asyncio.CancelledError as error:
+            if not self._stopped:
+                self.stop(error)
+        except BaseException as error:  # noqa: BLE001 - raised to the consumer
+            self.stop(error)
+
+    async def _next(self) -> tuple[int, T] | None:
+        """Read an item when there is room for its result and its start is due; None: no more."""
+        while self._read - self._taken >= self.window and not self._stopped:
+            self._room.clear()
+            await self._room.wait()
+        if self._stopped:
+            return None
+        if self._interval and (wait := self._slot - self._now()) > 0:
+            await self._sleep(wait)
+        if self._opened is None:
+            self._open()
+        try:
+            if self._is_async:
+                item = await anext(cast("AsyncIterator[T]", self._opened))
+            else:
+                item = next(cast("Iterator[T]", self._opened))
+        except (StopIteration, StopAsyncIteration):
+            self.stop()
+            return None
+        index = self._read
+        self._read += 1
+        if self._stopped:  # by the items themselves
+            self._put(index, self._skip(index, item))
+            return None
+        if self._interval:
+            self._slot = max(self._slot, self._now() - LATE) + self._interval
+        return index, item
+
+    def _open(self) -> None:
+        items = self._items
+        self._slot = self._now()
+        if self._is_async:
+            self._opened = aiter(cast("AsyncIterable[T]", items))
+        else:
+            self._opened = iter(cast("Iterable[T]", items))
+
+    def _put(self, index: int, result: R) -> None:
+        if not self._ordered:
+            self._results.append(result)
+        else:
+            self._early[index] = result
+            while self._following in self._early:
+                self._results.append(self._early.pop(self._following))
+                self._following += 1
+        self._news.set()
+
+    def _refuse(self, item: T) -> None:
+        index = self._read
+        self._read += 1
+        self._put(index, self._skip(index, item))
+
+    # The end
+
+    def _left(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        self._idle.discard(worker)
+        if worker.cancelled() and not self._stopped:  # before its first step
+            self.stop(asyncio.CancelledError())
+        if not self._workers:
+            self._ending = asyncio.create_task(self._end())
+
+    async def _end(self) -> None:
+        """Close the items, where that is ours to do."""
+        self._stopped = True
+        try:
+            if isinstance(self._items, Feed):
+                self._items.close(self._refuse)
+            elif self._opened is not self._items:
+                opened = cast("object", self._opened)
+                if isinstance(opened, AsyncGenerator):
+                    await opened.aclose()
+                elif isinstance(opened, Generator):
+                    opened.close()
+        except BaseException as error:  # noqa: BLE001 - raised to the consumer
+            self._failure = self._failure or error
+        finally:
+            self._over.set()
+            self._news.set()

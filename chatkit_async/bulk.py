@@ -1,0 +1,581 @@
+"""Many sessions: a run over rows, and what became of each of them."""
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
+from math import inf
+from types import TracebackType
+from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
+
+import attrs
+
+from chatkit_async._codec import create_params
+from chatkit_async._fanout import Fanout
+from chatkit_async._protocol import Call, cancel_session, create_session, option_problems
+from chatkit_async._retry import is_out_of_quota
+from chatkit_async._transport import Trail, is_no_connection
+from chatkit_async.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    AuthenticationError,
+    ChatKitError,
+    ClientClosedError,
+    ConfigurationError,
+    MissingFieldError,
+    ParameterError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+from chatkit_async.models import ChatSession, SessionCreateParams, fields_of
+from chatkit_async.options import RequestOptions, bulk_problems, described
+
+__all__ = ["BulkRun", "BulkSummary", "Outcome"]
+
+Kind: TypeAlias = Literal["created", "cancelled", "rejected", "unknown", "not_attempted"]
+Done: TypeAlias = Literal["created", "cancelled"]
+
+CreateRow: TypeAlias = SessionCreateParams | Mapping[str, object] | str
+"""A session to create: its parameters, a mapping with the same keys, or a user's id alone."""
+
+CancelRow: TypeAlias = ChatSession | str
+"""A session to cancel, or its id."""
+
+RowT = TypeVar("RowT")
+CreateRowT = TypeVar("CreateRowT", bound=CreateRow)
+CancelRowT = TypeVar("CancelRowT", bound=CancelRow)
+T_co = TypeVar("T_co", covariant=True)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Outcome(Generic[T_co]):
+    """What became of one row of a bulk run.
+
+    Attributes:
+        index: The row's place in the input, from 0.
+        row: The row, as it was given. It is not in the repr.
+        kind: `created` or `cancelled`: `session` has it. `rejected`: the row, or the request, was
+            refused; nothing was created. `unknown`: a request was sent, its answer never came,
+            and no later attempt succeeded. `not_attempted`: nothing was sent for it: the run ended
+            before, or there was no connection.
+        session: The session; None: there is none.
+        error: Why there is none; None: there is one.
+        attempts: How many attempts were made.
+        lost: How many requests were sent whose answer never came. Each may have created a session
+            that nobody holds; it lapses by itself.
+        elapsed: Seconds from the row's start to its end, waits included.
+    """
+
+    index: int
+    row: T_co = attrs.field(repr=False)
+    kind: Kind
+    session: ChatSession | None
+    error: ChatKitError | None
+    attempts: int
+    lost: int
+    elapsed: float
+
+    def result(self) -> ChatSession:
+        """Return the session.
+
+        Raises:
+            ChatKitError: there is none: `error`.
+        """
+        if self.session is not None:
+            return self.session
+        error = self.error or ChatKitError("this outcome holds neither a session nor an error")
+        # Without the traceback of the last time it was raised.
+        raise error.with_traceback(None)
+
+
+@attrs.frozen(kw_only=True)
+class BulkSummary:
+    """Where a bulk run is. At any time, `read` is the sum of the kinds and `in_flight`.
+
+    Attributes:
+        created: Rows whose session was created.
+        cancelled: Rows whose session was cancelled.
+        rejected: Rows that were refused.
+        unknown: Rows whose request was sent, and its answer never came.
+        not_attempted: Rows for which nothing was sent.
+        read: Rows that were read.
+        in_flight: Rows that were read and have no outcome yet.
+        waiting: Those of them that wait for the rate gate, after the API pushed back.
+        attempts: Attempts of all rows that have an outcome.
+        lost: Requests of theirs whose answer never came.
+        elapsed: Seconds since the run's start, up to its end.
+        stopped_by: What stopped the run before the end of its rows, as it would have hit every
+            row; None: nothing.
+    """
+
+    created: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    not_attempted: int = 0
+    read: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    attempts: int = 0
+    lost: int = 0
+    elapsed: float = 0.0
+    stopped_by: ChatKitError | None = None
+
+
+CONCURRENCY = 64
+MAX_WAIT = 300.0
+
+# What a run and its client tell each other --------------------------------------------------------
+
+
+class RunEndedError(Exception):
+    """A row's turn at the rate gate does not come any more: its run has ended."""
+
+
+class Patience:
+    """How long the rows of a run wait at the rate gate: while the run gets on, and goes on.
+
+    Attributes:
+        timers: What bounds each wait under way.
+        ran_out: Whether a row waited for as long as it may.
+    """
+
+    def __init__(self, max_wait: float | None) -> None:
+        self.timers: set[asyncio.Timeout] = set()
+        self.ran_out: bool = False
+        self._max_wait = max_wait
+        self._progress = -inf
+        self._over = False
+        self._over_for_new = False
+
+    def note_progress(self, now: float) -> None:
+        """Note that the API took a request up."""
+        self._progress = now
+
+    def ends_at(self, started: float, *, attempts: int) -> float | None:
+        """When the wait ends of a row that started then, if the run does not get on; None: never.
+
+        Raises:
+            RunEndedError: the run has ended, for a row that has made so many attempts.
+        """
+        if self._over or (self._over_for_new and not attempts):
+            raise RunEndedError
+        return None if self._max_wait is None else max(self._progress, started) + self._max_wait
+
+    def end(self, *, for_new: bool = False) -> None:
+        """End the waits: of every row, or of those alone that made no attempt yet."""
+        self._over_for_new = True
+        self._over = self._over or not for_new
+        for timer in self.timers:
+            timer.reschedule(asyncio.get_running_loop().time())
+
+
+class Job:
+    """A row under way, as the attempt loop and the run see it.
+
+    Attributes:
+        patience: How long it waits at the rate gate.
+        trail: What became of its requests.
+        attempts: Attempts made.
+        pushed_back: Those of them that the API pushed back.
+        error: How the last of them that failed did.
+        session: What an attempt brought home.
+    """
+
+    __slots__ = ("_settled", "attempts", "error", "patience", "pushed_back", "session", "trail")
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self.trail = Trail()
+        self.attempts = 0
+        self.pushed_back = 0
+        self.error: APIError | None = None
+        self.session: ChatSession | None = None
+        self._settled = 0  # requests whose fate is known
+
+    @property
+    def lost(self) -> int:
+        """How many requests were not answered."""
+        return self.trail.requests - self.trail.answers
+
+    @property
+    def is_out(self) -> bool:
+        """Whether a request is under way."""
+        return self.trail.requests > self._settled
+
+    def note_success(self, session: ChatSession, now: float) -> None:
+        """Note that an attempt succeeded."""
+        self.session = session
+        self.trail.answers += 1
+        self.patience.note_progress(now)
+
+    def note_failure(self, error: APIError, now: float, *, pushed_back: bool) -> None:
+        """Note how an attempt failed."""
+        self.error = error
+        self.pushed_back += pushed_back
+        self._settled = self.trail.requests
+        if not isinstance(error, APIStatusError):
+            return
+        if error.status_code not in _UPSTREAM_LOST:
+            self.trail.answers += 1
+        if not pushed_back:
+            self.patience.note_progress(now)
+
+
+_UPSTREAM_LOST = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+"""A gateway's own replies, when the API's did not come: nobody knows what it did."""
+
+
+class Sender(Protocol):
+    """Makes the call of a row."""
+
+    async def __call__(
+        self, call: Call[ChatSession], options: RequestOptions, job: Job, /
+    ) -> object: ...
+
+
+@attrs.frozen
+class Line:
+    """What a run needs of a client.
+
+    Attributes:
+        send: Makes the call of a row.
+        capacity: Connections that may be open at a time.
+        now: The client's clock.
+        sleep: Waits, by that clock.
+    """
+
+    send: Sender
+    capacity: int
+    now: Callable[[], float]
+    sleep: Callable[[float], Awaitable[object]]
+
+
+# A run --------------------------------------------------------------------------------------------
+
+
+class BulkRun(Generic[RowT]):
+    """A run over rows: use it with `async with`, and iterate over its outcomes.
+
+    Every row that was read has exactly one outcome. Leaving the block before the end cancels the
+    requests under way, and waits for their end; the outcomes that nobody took are still there to
+    iterate over. Without the block a run that is not iterated to its end goes on in the background.
+
+    A failure that would hit every row stops the run: 401, 403, no quota left, a key that cannot be
+    right, a closed client, no connection since the row started, or a rate gate that stayed shut
+    for `max_wait`. It is not raised: `summary.stopped_by` has it.
+
+    What reading the rows raises, or a callable of yours, is raised as it is, after the outcomes of
+    all rows that were read.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        build: Callable[[RowT], Call[ChatSession]],
+        rows: Iterable[RowT] | AsyncIterable[RowT],
+        *,
+        done: Done,
+        options: RequestOptions,
+        concurrency: int,
+        ordered: bool,
+        rate: float | None,
+        max_wait: float | None,
+    ) -> None:
+        self._line = line
+        self._build = build
+        self._done: Done = done
+        self._options = options
+        self._patience = Patience(max_wait)
+        self._fanout = Fanout(
+            self._work,
+            self._skip,
+            rows,
+            concurrency=concurrency,
+            ordered=ordered,
+            rate=rate,
+            now=line.now,
+            sleep=line.sleep,
+        )
+        self._counts: dict[Kind, int] = dict.fromkeys(
+            ("created", "cancelled", "rejected", "unknown", "not_attempted"), 0
+        )
+        self._attempts = 0
+        self._lost = 0
+        self._started = 0.0
+        self._ended: float | None = None
+        self._last_reply = -inf
+        self._stopped_by: ChatKitError | None = None
+
+    @property
+    def summary(self) -> BulkSummary:
+        """Where the run is now."""
+        read = self._fanout.read
+        if not self._fanout.is_started:
+            elapsed = 0.0
+        else:
+            elapsed = (self._line.now() if self._ended is None else self._ended) - self._started
+        return BulkSummary(
+            **self._counts,
+            read=read,
+            in_flight=read - sum(self._counts.values()),
+            waiting=len(self._patience.timers),
+            attempts=self._attempts,
+            lost=self._lost,
+            elapsed=elapsed,
+            stopped_by=self._stopped_by,
+        )
+
+    def stop(self) -> None:
+        """Read no more rows; finish those under way.
+
+        The iteration goes on to their outcomes, and ends. A row that waits for the rate gate and
+        has sent nothing yet is `not_attempted`. Called in the event loop of the run.
+        """
+        self._fanout.stop()
+        self._patience.end(for_new=True)
+
+    async def results(self) -> list[Outcome[RowT]]:
+        """Go through all rows, and return the outcomes: of a run that was not entered.
+
+        Raises:
+            BaseException: what reading the rows raised, or a callable of yours.
+        """
+        async with self:
+            return [outcome async for outcome in self]
+
+    async def __aenter__(self) -> Self:
+        if self._fanout.is_started:
+            raise RuntimeError("a bulk run runs once: make another one")
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._patience.end()
+        await self._fanout.close()
+        self._note_end()
+        if exc_type is None:
+            self._fanout.raise_failure()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome[RowT]:
+        if not self._fanout.is_started:
+            self._start()
+        while (outcome := self._fanout.take_one()) is None:
+            if not await self._fanout.ready():
+                self._note_end()
+                raise StopAsyncIteration
+        return outcome
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary}>"
+
+    def _start(self) -> None:
+        self._started = self._line.now()
+        self._fanout.start()
+
+    def _note_end(self) -> None:
+        if self._ended is None:
+            self._ended = self._line.now()
+
+    # One row
+
+    async def _work(self, index: int, row: RowT) -> Outcome[RowT]:
+        job = Job(self._patience)
+        started = self._line.now()
+        error: ChatKitError | None = None
+        try:
+            await self._line.send(self._build(row), self._options, job)
+        except ChatKitError as failure:
+            error = failure
+        except RunEndedError:
+            error = job.error
+        except asyncio.CancelledError as failure:
+            error = None if job.is_out else job.error
+            if not cast("asyncio.Task[object]", asyncio.current_task()).cancelling():
+                self._end_with(failure)  # a callable of theirs raised it
+        except BaseException as failure:  # noqa: BLE001 - raised to whoever iterates
+            self._end_with(failure)
+        ended = self._line.now()
+        if job.trail.answers:
+            self._last_reply = ended
+        if error is not None and self._hits_every_row(error, started):
+            self._stop_by(error)
+        return self._settled(index, row, job, error, ended - started)
+
+    def _settled(
+        self, index: int, row: RowT, job: Job, error: ChatKitError | None, elapsed: float
+    ) -> Outcome[RowT]:
+        kind: Kind
+        if job.session is not None:
+            kind, error = self._done, None
+        elif job.lost:
+            kind = "unknown"
+            error = error or self._unanswered(job, elapsed)
+        else:
+            sent = job.trail.answers or isinstance(error, ParameterError)
+            kind = "rejected" if sent else "not_attempted"
+            error = error or job.error or self._not_attempted()
+        if error is not None:
+            # Its frames hold the request; they are nobody's to keep, a million times.
+            error.__traceback__ = None
+        return self._counted(
+            Outcome(
+                index=index,
+                row=row,
+                kind=kind,
+                session=job.session,
+                error=error,
+                attempts=job.attempts,
+                lost=job.lost,
+                elapsed=elapsed,
+            )
+        )
+
+    def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
+        return self._settled(index, row, Job(self._patience), None, 0.0)
+
+    def _counted(self, outcome: Outcome[RowT]) -> Outcome[RowT]:
+        self._counts[outcome.kind] += 1
+        self._attempts += outcome.attempts
+        self._lost += outcome.lost
+        return outcome
+
+    def _not_attempted(self) -> ChatKitError:
+        return self._stopped_by or ChatKitError("not attempted: the run ended before")
+
+    def _unanswered(self, job: Job, elapsed: float) -> APIConnectionError:
+        done = "exist" if self._done == "created" else "be cancelled"
+        return APIConnectionError(
+            f"the run ended before the answer came; the session may {done} all the same",
+            attempts=job.attempts,
+            elapsed=elapsed,
+        )
+
+    # The end of a run
+
+    def _hits_every_row(self, error: ChatKitError, started: float) -> bool:
+        if is_no_connection(error):
+            return self._last_reply < started
+        return self._patience.ran_out or hits_every_row(error)
+
+    def _stop_by(self, error: ChatKitError) -> None:
+        if self._stopped_by is None:
+            self._stopped_by = error
+        self._fanout.stop()
+        self._patience.end()
+
+    def _end_with(self, failure: BaseException) -> None:
+        self._fanout.stop(failure)
+        self._patience.end()
+
+
+def hits_every_row(error: ChatKitError) -> bool:
+    """Whether a row's failure is none of the row's: any other would fail in the same way."""
+    match error:
+        case AuthenticationError() | PermissionDeniedError():
+            return True
+        case RateLimitError():
+            return is_out_of_quota(error)
+        case ConfigurationError() | ClientClosedError():
+            return True
+        case _:
+            return False
+
+
+# From rows to calls -------------------------------------------------------------------------------
+
+
+def creation(
+    defaults: Mapping[str, object], options: RequestOptions
+) -> Callable[[CreateRow], Call[ChatSession]]:
+    """Make the function that makes a row's call; `defaults` are for what the row does not have."""
+
+    def build(row: CreateRow) -> Call[ChatSession]:
+        return create_session({**defaults, **_own_fields(row)}, options)
+
+    return build
+
+
+def cancellation(options: RequestOptions) -> Callable[[CancelRow], Call[ChatSession]]:
+    """Make the function that makes a row's call."""
+
+    def build(row: CancelRow) -> Call[ChatSession]:
+        try:
+            session_id = row.id if isinstance(row, ChatSession) else row
+        except MissingFieldError:
+            session_id = None
+        if session_id is None:
+            raise ParameterError([("session_id", "is missing: the API's reply had none")])
+        return cancel_session(session_id, options)
+
+    return build
+
+
+def _own_fields(row: object) -> dict[str, object]:
+    """The fields that a row has itself."""
+    if isinstance(row, str):
+        return {"user": row}
+    if isinstance(row, SessionCreateParams):
+        fields = fields_of(SessionCreateParams)
+        return {name: value for name in fields if (value := getattr(row, name)) is not None}
+    if not isinstance(row, Mapping):
+        wanted = "should be a SessionCreateParams, a mapping or a user's id"
+        raise ParameterError([("params", f"{wanted}, is {described(row)}")])
+    try:
+        return dict(cast("Mapping[str, object]", row))
+    except Exception as error:  # noqa: BLE001 - a mapping may be anybody's
+        problem = f"cannot be read: it raised {type(error).__name__}"
+    raise ParameterError([("params", problem)])
+
+
+def refuse_bad_arguments(
+    rows: object,
+    options: RequestOptions,
+    *,
+    concurrency: object,
+    rate: object,
+    max_wait: object,
+    capacity: int,
+) -> None:
+    """Refuse what cannot be right of a run, before a row is read.
+
+    Raises:
+        ParameterError: with every problem.
+    """
+    given = described(rows)
+    problems = bulk_problems(
+        concurrency=concurrency, rate=rate, max_wait=max_wait, capacity=capacity
+    )
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
+        problems = [("rows", f"should be an iterable of rows, is {given}"), *problems]
+    problems += option_problems(options)
+    if problems:
+        raise ParameterError(problems)
+
+
+def checked_defaults(defaults: object) -> dict[str, object]:
+    """Return what rows are to have that they do not say themselves.
+
+    Raises:
+        ParameterError: with every problem of it.
+    """
+    if defaults is None:
+        return {}
+    if not isinstance(defaults, Mapping | SessionCreateParams):
+        raise ParameterError([("defaults", f"should be a mapping, is {described(defaults)}")])
+    own = _own_fields(cast("object", defaults))
+    try:
+        create_params({"user": "-", "workflow": "-", **own})
+    except ParameterError as error:
+        problems = [(f"defaults.{path}", sentence) for path, sentence in error.problems]
+    else:
+        return own
+    raise ParameterError(problems)
