@@ -36,11 +36,12 @@ What the real service does and its documentation does not say is assumed here:
 from chatkit_async.emulator._clock import Clock
 from chatkit_async.emulator._emulator import Emulator
 from chatkit_async.emulator._faults import Body, Drop, Fault
+from chatkit_async.emulator._fields import JSON
 from chatkit_async.emulator._latency import Exponential, Latency, LogNormal, Uniform
 from chatkit_async.emulator._ledger import Ledger, Outcome, Record
 from chatkit_async.emulator._limits import FixedWindow, RateLimit, RetryAfter, TokenBucket
 from chatkit_async.emulator._replies import Operation
-from chatkit_async.emulator._schema import JSON, CreateParameters, StateVariable
+from chatkit_async.emulator._schema import CreateParameters, StateVariable
 from chatkit_async.emulator._state import Session, SessionStatus
 
 __all__ = [

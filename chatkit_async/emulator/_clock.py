@@ -86,6 +86,16 @@ class Clock:
             now, self._frozen_at = self._now(), None
             self._offset = now - self._source()
 
+    def snapshot(self) -> tuple[float, float | None]:
+        """Return what `restore` takes to be as now: how far it was moved, and where it stands."""
+        with self._lock:
+            return self._offset, self._frozen_at
+
+    def restore(self, snapshot: tuple[float, float | None]) -> None:
+        """Be as at a snapshot: stand still where it stood, or run as if never moved since."""
+        with self._lock:
+            self._offset, self._frozen_at = snapshot
+
     def _now(self) -> float:
         if self._frozen_at is not None:
             return self._frozen_at

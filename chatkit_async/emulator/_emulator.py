@@ -6,25 +6,45 @@ import itertools
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Self
 
+from attrs import evolve, frozen
+
+from chatkit_async.emulator._access import check_host
 from chatkit_async.emulator._clock import Clock
+from chatkit_async.emulator._control import PREFIX, Control, refusal
+from chatkit_async.emulator._credentials import looks_real
+from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._exchange import Exchange
 from chatkit_async.emulator._faults import Fault, FaultScript
-from chatkit_async.emulator._latency import check_latency
+from chatkit_async.emulator._latency import Latency, check_latency
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
-from chatkit_async.emulator._limits import Limiter
+from chatkit_async.emulator._limits import Limiter, RateLimit
 from chatkit_async.emulator._server import Server, ServerThread
 from chatkit_async.emulator._service import Service
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from aiohttp import web
+
     from chatkit_async.emulator._faults import Body, Drop
-    from chatkit_async.emulator._latency import Latency
-    from chatkit_async.emulator._limits import RateLimit
+    from chatkit_async.emulator._fields import JSON
     from chatkit_async.emulator._replies import Operation
     from chatkit_async.emulator._state import Session
 
 __all__ = ["Emulator"]
+
+
+@frozen(kw_only=True)
+class _AtStart:
+    """What `reset` goes back to."""
+
+    seed: int
+    clock: tuple[float, float | None]
+    faults: tuple[Fault, ...]
+    rate_limit: RateLimit | None
+    latency: Latency
+    off_schema: bool
 
 
 class Emulator:
@@ -39,13 +59,18 @@ class Emulator:
         host: A loopback address: `127.0.0.1`, another of 127.0.0.0/8, or `::1`.
         api_keys: The keys to accept besides `api_key`; None accepts any key.
         workflows: The ids of the workflows there are; None accepts any workflow.
+        allow_real_keys: Whether a key that looks like one of the real service is let through: `sk-`
+            and 40 or more characters with capitals, small letters and digits among them. It is
+            refused otherwise, so that nobody points the wrong key here unawares.
         clock: The time that sessions live by; by default real time, to be moved as wanted.
         rate_limit: How many requests are let through, such as `TokenBucket(rate=25, burst=25)`;
             None for any number.
         latency: Seconds between each request and its reply, or what draws them: `Uniform`,
             `Exponential`, `LogNormal`, or any function of a `random.Random`.
-        faults: What goes wrong with any request, mostly by chance, such as
+        faults: What goes wrong from the start, mostly by chance, such as
             `Fault(status=503, chance=0.01)`. `fail` adds to them.
+        off_schema: Whether sessions are told as the last example of each method in the API's
+            documentation shows them, which does not fit the API's schema.
         seed: What session ids, client secrets, request ids, latencies and what happens by chance
             follow from.
         ledger_size: How many requests `requests` keeps.
@@ -54,7 +79,7 @@ class Emulator:
 
     Raises:
         ValueError: The host is no loopback address, the port or the latency is out of range, the
-            ledger's size is less than one.
+            ledger's size is less than one, one of `api_keys` looks real.
         TypeError: `api_keys` or `workflows` is a str instead of a collection of them.
     """
 
@@ -68,10 +93,12 @@ class Emulator:
         host: str = "127.0.0.1",
         api_keys: Collection[str] | None = None,
         workflows: Collection[str] | None = None,
+        allow_real_keys: bool = False,
         clock: Clock | None = None,
         rate_limit: RateLimit | None = None,
         latency: Latency = 0.0,
         faults: Iterable[Fault] = (),
+        off_schema: bool = False,
         seed: int = 0,
         ledger_size: int = 1000,
         on_request: Callable[[Record], object] | None = None,
@@ -84,20 +111,31 @@ class Emulator:
         if ledger_size < 1:
             message = f"ledger_size={ledger_size!r}: expected 1 or more"
             raise ValueError(message)
+        if not allow_real_keys and any(map(looks_real, api_keys or ())):
+            message = "one of api_keys looks real: make one up, or set allow_real_keys"
+            raise ValueError(message)
         self._host = _loopback(host)
         self._port = port
         self._clock = Clock() if clock is None else clock
         self._requests = Ledger(ledger_size)
         self._changes = Changes()
-        self._faults = FaultScript(seed)
-        for fault in faults:
-            self._faults.add(fault, times=None)
+        self._at_start = _AtStart(
+            seed=seed,
+            clock=self._clock.snapshot(),
+            faults=tuple(faults),
+            rate_limit=rate_limit,
+            latency=check_latency(latency),
+            off_schema=off_schema,
+        )
+        self._faults = FaultScript(seed, self._at_start.faults)
         self._service = Service(
             clock=self._clock,
             seed=seed,
             api_keys=None if api_keys is None else {*api_keys, self.api_key},
             workflows=workflows,
+            allow_real_keys=allow_real_keys,
             rate_limit=rate_limit,
+            off_schema=off_schema,
         )
         self._exchange = Exchange(
             service=self._service,
@@ -106,9 +144,10 @@ class Emulator:
             changes=self._changes,
             clock=self._clock,
             seed=seed,
-            latency=check_latency(latency),
+            latency=latency,
             on_request=on_request,
         )
+        self._control = Control(self, self._faults)
         self._connection_numbers = itertools.count(1)
         self._server: Server | None = None
         self._thread: ServerThread | None = None
@@ -131,6 +170,15 @@ class Emulator:
             raise RuntimeError(message)
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}/v1"
+
+    @property
+    def control_url(self) -> str:
+        """Where its state is read and set in JSON, such as `http://127.0.0.1:49152/_emulator`.
+
+        Raises:
+            RuntimeError: As for `base_url`.
+        """
+        return f"{self.base_url.removesuffix('/v1')}{PREFIX}"
 
     @property
     def clock(self) -> Clock:
@@ -174,11 +222,30 @@ class Emulator:
     def latency(self, latency: Latency) -> None:
         self._exchange.latency = check_latency(latency)
 
+    @property
+    def off_schema(self) -> bool:
+        """Whether sessions are told as the API's documentation shows them. It can be set."""
+        return self._service.off_schema
+
+    @off_schema.setter
+    def off_schema(self, off_schema: bool) -> None:
+        self._service.off_schema = off_schema
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What is still to go wrong, in the order it is tried."""
+        return tuple(line.fault for line in self._faults.lines())
+
     def fail(
         self,
         *,
         operation: Operation | None = None,
+        path: str | None = None,
+        user: str | None = None,
+        with_body: Mapping[str, JSON] | None = None,
+        with_headers: Mapping[str, str] | None = None,
         times: int | None = 1,
+        every: int = 1,
         status: int | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -192,9 +259,9 @@ class Emulator:
         after: bool = False,
         chance: float = 1.0,
     ) -> Fault:
-        """Let the next requests fail. Can be called from any thread.
+        """Let requests fail: the next, every n-th, those of a user. Can be called from any thread.
 
-        Faults are taken in the order they were added, one to a request. A fault that replaces the
+        Faults are tried in the order they were added; a request meets one at most. A fault that replaces the
         reply (`drop`, `body`, a `status` of 300 or more) keeps the request from having any effect
         unless `after` is true; any other only changes how the service's own reply arrives.
         A request that has a header such as `X-Emulator-Fault: status=503; retry-after=1` meets
@@ -202,7 +269,14 @@ class Emulator:
 
         Args:
             operation: `create` or `cancel`; None for any request.
-            times: How many requests meet this fault; None for every one from then on.
+            path: Only requests of this path, such as `/v1/chatkit/sessions/*/cancel`, where `*`
+                stands for anything.
+            user: Only requests to create a session for this user, or to cancel one of theirs.
+            with_body: Only requests whose body has these values, by path: `{"workflow.id": "wf_1"}`.
+            with_headers: Only requests that have these headers.
+            times: How many requests meet this fault; None for all, until it is cleared.
+            every: Of the requests it is for, which ones meet it: every third for 3, beginning with
+                the third.
             status: 200 to 599. From 300 on, the body is an error in the API's shape.
             code: That error's `code`, such as `insufficient_quota`.
             headers: Headers to add, or to send instead of the usual ones.
@@ -228,6 +302,12 @@ class Emulator:
         """
         fault = Fault(
             operation=operation,
+            path=path,
+            user=user,
+            with_body={} if with_body is None else with_body,
+            with_headers={} if with_headers is None else with_headers,
+            times=times,
+            every=every,
             status=status,
             code=code,
             headers={} if headers is None else headers,
@@ -241,12 +321,34 @@ class Emulator:
             after=after,
             chance=chance,
         )
-        self._faults.add(fault, times)
+        self._faults.add(fault)
         return fault
 
     def clear_faults(self) -> None:
-        """Forget the faults that no request has met yet. Can be called from any thread."""
+        """Forget the faults that are still to come. Can be called from any thread."""
         self._faults.clear()
+
+    def reset(self, *, seed: int | None = None) -> None:
+        """Be as it was made: sessions, requests, faults, limits, latency, the clock, chance.
+
+        What happens then happens as it did the first time. Connections stay open and keep their
+        numbers, so do it between requests: one that is being answered ends as it began. Can be
+        called from any thread.
+
+        Args:
+            seed: What ids and chance follow from, from now on; by default the seed as it was.
+        """
+        if seed is not None:
+            self._at_start = evolve(self._at_start, seed=seed)
+        start = self._at_start
+        self._clock.restore(start.clock)
+        self._service.sessions.reset(start.seed)
+        self._requests.reset()
+        self._faults.reset(start.seed, start.faults)
+        self._exchange.reset(start.seed)
+        self.rate_limit = start.rate_limit
+        self.latency = start.latency
+        self.off_schema = start.off_schema
 
     async def until(self, predicate: Callable[[], bool]) -> None:
         """Wait until something is true of the emulator, such as that a request has arrived.
@@ -311,8 +413,19 @@ class Emulator:
             message = "the emulator serves already; make another one"
             raise RuntimeError(message)
 
+    async def _answer(
+        self, request: web.BaseRequest, connection: int, transport: asyncio.Transport
+    ) -> web.StreamResponse:
+        try:
+            check_host(request.headers)
+        except ApiError as error:
+            return refusal(error)
+        if request.raw_path.startswith(PREFIX):
+            return await self._control.answer(request)
+        return await self._exchange.run(request, connection, transport)
+
     async def _start(self) -> None:
-        server = Server(self._exchange, self._changes, self._connection_numbers)
+        server = Server(self._answer, self._changes, self._connection_numbers)
         self._port = await server.start(self._host, self._port)
         self._server = server
 

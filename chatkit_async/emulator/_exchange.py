@@ -11,24 +11,25 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
+from chatkit_async.emulator._credentials import masked_headers
+from chatkit_async.emulator._fields import parse_json
 from chatkit_async.emulator._latency import Latency, draw
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
 from chatkit_async.emulator._replies import Reply, error_body
-from chatkit_async.emulator._schema import parse_json
 from chatkit_async.emulator._service import Service, route
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from multidict import CIMultiDictProxy
 
     from chatkit_async.emulator._clock import Clock
     from chatkit_async.emulator._faults import Drop, Fault, FaultScript
 
 _FAULT = "X-Emulator-Fault"
 _ECHOED = ("OpenAI-Organization", "OpenAI-Project")
-_MASKED = ("Authorization", "Proxy-Authorization")
-_TELLING_LENGTH = 12  # of keys that long the end is shown: enough to tell them apart, not to use
 
 # Linger on, for no time: closing then resets the connection. The struct differs on Windows.
 _LINGER_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -55,9 +56,13 @@ class Exchange:
         self._ledger = ledger
         self._changes = changes
         self._clock = clock
+        self._on_request = on_request
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Draw request ids and latencies anew, from a seed."""
         self._random = Random(f"requests {seed}")  # noqa: S311 - repeatable on purpose
         self._latencies = Random(f"latencies {seed}")  # noqa: S311 - repeatable on purpose
-        self._on_request = on_request
 
     async def run(
         self, request: web.BaseRequest, connection: int, transport: asyncio.Transport
@@ -70,6 +75,7 @@ class Exchange:
         record = self._record(request, connection)
         try:
             record.body = parse_json(await _read(request))
+            record.user = self._service.user_of(record)
             reply, fault = self._reply(record, request.headers)
             self._ledger.append(record)
             self._changes.announce()
@@ -100,7 +106,7 @@ class Exchange:
             method=request.method,
             path=path,
             query=query,
-            headers=_masked(request.headers),
+            headers=masked_headers(request.headers),
             request_id=f"req_{self._random.getrandbits(128):032x}",
             operation=operation,
             session_id=session_id,
@@ -108,9 +114,11 @@ class Exchange:
 
     def _reply(self, record: Record, headers: CIMultiDictProxy[str]) -> tuple[Reply, Fault | None]:
         try:
-            fault = self._faults.take(record.operation, headers.get(_FAULT))
+            fault = self._faults.take(record, headers, headers.get(_FAULT))
         except ValueError as error:
-            body = error_body(400, f"{_FAULT}: {error}", param=None, code="invalid_emulator_fault")
+            body = error_body(
+                400, f"{_FAULT}: {error.args[0]}", param=None, code="invalid_emulator_fault"
+            )
             return Reply(status=400, body=body), None
         record.fault = fault
         if fault is None:
@@ -133,21 +141,6 @@ class Exchange:
             if value is not None and value.isascii():  # else it may not be fit to be sent
                 headers[name.lower()] = value
         return headers
-
-
-def _masked(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
-    masked = CIMultiDict(headers)
-    for name in _MASKED:
-        if name in masked:
-            masked[name] = _masked_credentials(masked[name])
-    return CIMultiDictProxy(masked)
-
-
-def _masked_credentials(value: str) -> str:
-    scheme, _, key = value.partition(" ")
-    if scheme.lower() != "bearer" or len(key) < _TELLING_LENGTH:
-        return "***"
-    return f"{scheme} ***{key[-4:]}"
 
 
 async def _read(request: web.BaseRequest) -> bytes:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from random import Random
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from attrs.validators import ge, in_, instance_of, le, optional
 
+from chatkit_async.emulator._fields import JSON, parse_json
 from chatkit_async.emulator._replies import Operation, Reply, error_body, off_schema, to_json
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+    from chatkit_async.emulator._ledger import Record
 
 __all__ = ["Body", "Drop", "Fault"]
 
@@ -20,11 +27,27 @@ Drop: TypeAlias = Literal["close", "reset"]
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 
+def _names(headers: Mapping[str, str]) -> str:
+    return repr(list(headers))  # their values may be keys
+
+
+def _check_times(_fault: object, _attribute: object, times: int | None) -> None:
+    if times is not None and times < 1:
+        message = f"times={times!r}: expected 1 or more, or None for ever"
+        raise ValueError(message)
+
+
 @frozen(kw_only=True)
 class Fault:
     """What goes wrong with a request; `Emulator.fail` says what each field means."""
 
     operation: Operation | None = field(default=None, validator=in_((None, "create", "cancel")))
+    path: str | None = None
+    user: str | None = None
+    with_body: Mapping[str, JSON] = field(factory=dict[str, JSON])
+    with_headers: Mapping[str, str] = field(factory=dict[str, str], repr=_names)
+    times: int | None = field(default=None, validator=_check_times)
+    every: int = field(default=1, validator=[instance_of(int), ge(1)])
     status: int | None = field(
         default=None, validator=optional([instance_of(int), ge(200), le(599)])
     )
@@ -68,6 +91,16 @@ class Fault:
             self.drop is not None or self.body is not None or self._error_status is not None
         )
 
+    def fits(self, record: Record, headers: CIMultiDictProxy[str]) -> bool:
+        """Whether the fault is for such a request; its headers are as they came."""
+        return (
+            self.operation in (None, record.operation)
+            and self.user in (None, record.user)
+            and (self.path is None or fnmatchcase(record.path, self.path))
+            and all(_equal(_at(record.body, path), v) for path, v in self.with_body.items())
+            and all(value in headers.getall(name, ()) for name, value in self.with_headers.items())
+        )
+
     def bend(self, reply: Reply, operation: Operation | None) -> Reply:
         """Return what the client gets instead of the service's reply."""
         body = reply.body
@@ -94,23 +127,64 @@ class Fault:
         return self.status if self.status is not None and self.status >= 300 else None  # noqa: PLR2004
 
 
+_ABSENT = object()
+
+
+def _at(body: JSON | bytes, path: str) -> object:
+    value: object = body
+    for name in path.split("."):
+        if not isinstance(value, dict) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
+
+
+def _equal(value: object, expected: JSON) -> bool:
+    return type(value) is type(expected) and value == expected  # True is no 1
+
+
+@define(eq=False)
+class ScriptedFault:
+    """A fault that waits for its requests."""
+
+    number: int
+    fault: Fault
+    fitting: int = 0
+    """How many requests it was for, of which it meets every n-th."""
+    met: int = 0
+    """How many requests have met it."""
+
+
 class FaultScript:
-    """The faults still to come, taken in the order they were added. Safe between threads."""
+    """The faults still to come, tried in the order they were added. Safe between threads."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._random = Random(f"faults {seed}")  # noqa: S311 - repeatable on purpose
-        self._lines: list[_Line] = []
+    def __init__(self, seed: int = 0, faults: Iterable[Fault] = ()) -> None:
         self._lock = threading.Lock()
+        self.reset(seed, faults)
 
-    def add(self, fault: Fault, times: int | None) -> None:
-        """Let a fault meet the next requests it fits: so many, or all if `times` is None."""
-        if times is not None and times < 1:
-            message = f"times={times!r}: expected 1 or more, or None for ever"
-            raise ValueError(message)
+    def reset(self, seed: int, faults: Iterable[Fault]) -> None:
+        """Be as new, with a seed and what is to come from the start."""
         with self._lock:
-            self._lines.append(_Line(fault, times))
+            self._random = Random(f"faults {seed}")  # noqa: S311 - repeatable on purpose
+            self._lines = [ScriptedFault(*each) for each in enumerate(faults, 1)]
+            self._added = len(self._lines)
 
-    def take(self, operation: Operation | None, asked: str | None = None) -> Fault | None:
+    def lines(self) -> tuple[ScriptedFault, ...]:
+        """Return what is still to come."""
+        with self._lock:
+            return tuple(self._lines)
+
+    def add(self, fault: Fault) -> ScriptedFault:
+        """Let a fault meet the next requests it fits: as many as it says."""
+        with self._lock:
+            self._added += 1
+            line = ScriptedFault(self._added, fault)
+            self._lines.append(line)
+            return line
+
+    def take(
+        self, record: Record, headers: CIMultiDictProxy[str], asked: str | None = None
+    ) -> Fault | None:
         """Return the fault for a request that has come in, if there is one.
 
         A request that asks for a fault meets that one, and none of the script's.
@@ -120,35 +194,36 @@ class FaultScript:
         """
         if asked is not None:
             fault = parse_fault(asked)
-            return fault if self._meets(fault, operation) else None
+            if fault.times is not None or fault.every != 1:
+                message = "times and every count requests: they are for a script"
+                raise ValueError(message)
+            return fault if fault.fits(record, headers) and self._strikes(fault) else None
         if not self._lines:  # the usual case, without the lock
             return None
+        taken: Fault | None = None
         with self._lock:
-            for line in self._lines:
-                if self._meets(line.fault, operation):
-                    if line.times is not None:
-                        line.times -= 1
-                        if not line.times:
-                            self._lines.remove(line)
-                    return line.fault
-        return None
+            for line in self._lines.copy():
+                fault = line.fault
+                if not fault.fits(record, headers):
+                    continue
+                line.fitting += 1  # also where another comes first
+                if taken is None and line.fitting % fault.every == 0 and self._strikes(fault):
+                    taken = fault
+                    line.met += 1
+                    if line.met == fault.times:
+                        self._lines.remove(line)
+        return taken
 
-    def _meets(self, fault: Fault, operation: Operation | None) -> bool:
-        if fault.operation not in (None, operation):
-            return False
+    def _strikes(self, fault: Fault) -> bool:
         # Nothing is drawn for what is certain: to script it leaves the luck of the rest as it is.
         return fault.chance == 1 or self._random.random() < fault.chance
 
-    def clear(self) -> None:
-        """Forget every fault that is still to come."""
+    def clear(self, number: int | None = None) -> bool:
+        """Forget every fault that is still to come, or one; return whether there was any."""
         with self._lock:
-            self._lines.clear()
-
-
-class _Line:
-    def __init__(self, fault: Fault, times: int | None) -> None:
-        self.fault = fault
-        self.times = times
+            before = len(self._lines)
+            self._lines = [line for line in self._lines if number not in (None, line.number)]
+            return len(self._lines) < before
 
 
 def _encode(body: Body) -> bytes:
@@ -168,19 +243,36 @@ def parse_fault(text: str) -> Fault:
     """
     given: dict[str, object] = {}
     headers: dict[str, str] = {}
+    with_body: dict[str, JSON] = {}
+    with_headers: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(";"))):
         name, equals, value = (each.strip() for each in part.partition("="))
         if name in _HEADERS and equals:
             headers[name] = value
+        elif name.startswith(_WITH_BODY) and equals:
+            with_body[name.removeprefix(_WITH_BODY)] = _json_or_text(value)
+        elif name.startswith(_WITH_HEADER) and equals:
+            with_headers[name.removeprefix(_WITH_HEADER)] = value
         elif name in _VALUES and equals:
             given[name.replace("-", "_")] = _value(name, value)
         elif name in _FLAGS and not equals:
             given[name.replace("-", "_")] = True
         else:
-            known = ", ".join([*(f"{name}=..." for name in [*_VALUES, *_HEADERS]), *_FLAGS])
+            values = [*_VALUES, *_HEADERS, f"{_WITH_BODY}FIELD", f"{_WITH_HEADER}NAME"]
+            known = ", ".join([*(f"{name}=..." for name in values), *_FLAGS])
             message = f"{part!r} is no part of a fault; there are: {known}"
             raise ValueError(message)
-    return Fault(**given, headers=headers)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - Fault checks them
+    return Fault(
+        **given,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - Fault checks them
+        headers=headers,
+        with_body=with_body,
+        with_headers=with_headers,
+    )
+
+
+def _json_or_text(text: str) -> JSON:
+    value = parse_json(text.encode())
+    return text if isinstance(value, bytes) else value
 
 
 def _value(name: str, text: str) -> object:
@@ -193,6 +285,10 @@ def _value(name: str, text: str) -> object:
 
 _VALUES: Mapping[str, Callable[[str], object]] = {
     "operation": str,
+    "path": str,
+    "user": str,
+    "times": int,
+    "every": int,
     "status": int,
     "code": str,
     "body": str,
@@ -203,4 +299,5 @@ _VALUES: Mapping[str, Callable[[str], object]] = {
     "chance": float,
 }
 _HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+_WITH_BODY, _WITH_HEADER = "with-body.", "with-header."
 _FLAGS = ("cut", "off-schema", "after")

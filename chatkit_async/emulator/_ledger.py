@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias, overload
 
-from attrs import define, field
+from attrs import define, field, setters
+from attrs.converters import optional
 
+from chatkit_async.emulator._credentials import masked_text, without_secret
 from chatkit_async.emulator._faults import Fault
+from chatkit_async.emulator._fields import JSON
 from chatkit_async.emulator._replies import Operation
-from chatkit_async.emulator._schema import JSON
 
 __all__ = ["Ledger", "Outcome", "Record"]
 
 Outcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
-
-_SECRET = re.compile(r"\bek_\w+")
-
-
-def _without_secret(text: str) -> str:
-    """The text without a client secret: someone cancels by secret instead of id."""
-    return _SECRET.sub("ek_***", text)
-
-
-def _shown(value: str | None) -> str:
-    return repr(value and _without_secret(value))
 
 
 @define(kw_only=True, eq=False)
 class Record:
     """One request, and what became of it.
 
-    `str()` of a record is a line for a log: no header, no body, no query, no client secret.
+    Of API keys and client secrets, in its headers, path and query, it keeps no more than what tells
+    them apart. `str()` of a record is a line for a log: no header, no body, no query.
     """
 
     number: int = 0
@@ -45,9 +36,9 @@ class Record:
     received_at: float
     """Unix seconds, by the emulator's clock."""
     method: str
-    path: str = field(repr=_shown)
+    path: str = field(converter=without_secret, on_setattr=setters.NO_OP)
     """As it came over the wire: still percent-encoded, without the query."""
-    query: str
+    query: str = field(converter=masked_text, on_setattr=setters.NO_OP)
     """As it came over the wire; empty if there is none."""
     headers: Mapping[str, str] = field(repr=False)
     """Case-insensitive; of an API key no more than its last four characters are left."""
@@ -55,8 +46,12 @@ class Record:
     """The reply's `x-request-id`."""
     operation: Operation | None
     """What the path stands for; None if nothing."""
-    session_id: str | None = field(repr=_shown)
+    session_id: str | None = field(
+        default=None, converter=optional(without_secret), on_setattr=setters.NO_OP
+    )
     """The session that was created, or asked to be cancelled."""
+    user: str | None = None
+    """The user that the session is for; None if that is not known."""
     body: JSON | bytes = field(default=b"", repr=False)
     """The JSON value; bytes if it is none, or nothing."""
     unknown_fields: tuple[str, ...] = ()
@@ -76,7 +71,7 @@ class Record:
         """Return a line for a log."""
         status = "-" if self.status is None else self.status
         outcome = "" if self.outcome == "sent" else f" ({self.outcome.replace('_', ' ')})"
-        return f"{self.method} {_without_secret(self.path)} {status}{outcome} {self.request_id}"
+        return f"{self.method} {self.path} {status}{outcome} {self.request_id}"
 
 
 class Ledger(Sequence[Record]):
@@ -116,6 +111,12 @@ class Ledger(Sequence[Record]):
         """Forget the requests so far; `total` goes on counting."""
         with self._lock:
             self._records.clear()
+
+    def reset(self) -> None:
+        """Be as new: the next request is the first."""
+        with self._lock:
+            self._records.clear()
+            self._total = 0
 
     def append(self, record: Record) -> None:
         """Take a request in, and number it."""

@@ -12,8 +12,9 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from chatkit_async.emulator._exchange import Exchange
     from chatkit_async.emulator._ledger import Changes
+
+    Answer = Callable[[web.BaseRequest, int, asyncio.Transport], Awaitable[web.StreamResponse]]
 
 _STOP_TIMEOUT = 5.0  # seconds; a handler without its connection needs none of them
 
@@ -23,9 +24,9 @@ class Server(web.Server):
 
     _listener: asyncio.Server
 
-    def __init__(self, exchange: Exchange, changes: Changes, numbers: Iterator[int]) -> None:
+    def __init__(self, answer: Answer, changes: Changes, numbers: Iterator[int]) -> None:
         super().__init__(self._handle, handler_cancellation=True, access_log=None)
-        self._exchange = exchange
+        self._answer = answer
         self._changes = changes
         self._numbers = numbers
         self._open: dict[web.RequestHandler, tuple[int, asyncio.Transport]] = {}
@@ -74,7 +75,7 @@ class Server(web.Server):
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         number, transport = self._open[request.protocol]
-        return await self._exchange.run(request, number, transport)
+        return await self._answer(request, number, transport)
 
 
 class ServerThread:

@@ -7,9 +7,17 @@ from urllib.parse import unquote
 
 from attrs import evolve
 
+from chatkit_async.emulator._access import check_content_type
+from chatkit_async.emulator._credentials import looks_real
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._limits import Limiter, RateLimit, duration
-from chatkit_async.emulator._replies import Operation, Reply, error_body, resource
+from chatkit_async.emulator._replies import (
+    Operation,
+    Reply,
+    error_body,
+    off_schema,
+    resource,
+)
 from chatkit_async.emulator._schema import read_create
 from chatkit_async.emulator._state import SessionStore
 
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
 
     from chatkit_async.emulator._clock import Clock
     from chatkit_async.emulator._ledger import Record
+    from chatkit_async.emulator._state import Session
 
 _BETA = "chatkit_beta=v1"
 
@@ -48,13 +57,25 @@ class Service:
         seed: int,
         api_keys: Collection[str] | None,
         workflows: Collection[str] | None,
+        allow_real_keys: bool,
         rate_limit: RateLimit | None,
+        off_schema: bool,
     ) -> None:
         self.sessions = SessionStore(clock, seed)
         self.limiter = None if rate_limit is None else Limiter(rate_limit)
+        self.off_schema = off_schema
         self._clock = clock
+        self._allow_real_keys = allow_real_keys
         self._api_keys = None if api_keys is None else frozenset(api_keys)
         self._workflows = None if workflows is None else frozenset(workflows)
+
+    def user_of(self, record: Record) -> str | None:
+        """Return the user that a request is about, as far as it says."""
+        if record.session_id is not None:
+            session = self.sessions.get(record.session_id)
+            return None if session is None else session.user
+        user = record.body.get("user") if isinstance(record.body, dict) else None
+        return user if isinstance(user, str) else None
 
     def answer(self, record: Record, headers: CIMultiDictProxy[str]) -> Reply:
         """Do what a request asks for, and note in its record what came to light.
@@ -76,7 +97,7 @@ class Service:
             reply = Reply(
                 status=error.status,
                 body=error_body(error.status, error.message, param=error.param, code=error.code),
-                headers={"Allow": "POST"} if error.status == 405 else {},  # noqa: PLR2004
+                headers=error.headers,
             )
         return evolve(reply, headers={**reply.headers, **told}) if told else reply
 
@@ -85,7 +106,7 @@ class Service:
             raise ApiError(404, f"Invalid URL ({record.method} {record.path})")
         if record.method != "POST":
             message = f"Not allowed to {record.method} on {record.path} (use POST)"
-            raise ApiError(405, message, code="method_not_supported")
+            raise ApiError(405, message, code="method_not_supported", headers={"Allow": "POST"})
 
     def _authenticate(self, headers: CIMultiDictProxy[str]) -> str:
         scheme, _, key = headers.get("Authorization", "").partition(" ")
@@ -93,6 +114,12 @@ class Service:
         if scheme.lower() != "bearer" or not key:
             message = "No API key: send it as 'Authorization: Bearer YOUR_KEY'."
             raise ApiError(401, message, code="invalid_api_key")
+        if not self._allow_real_keys and looks_real(key):
+            message = (
+                "This looks like a real API key, which an emulator should never be sent: "
+                "use a made-up one, or allow real keys where the emulator is started."
+            )
+            raise ApiError(401, message, code="real_api_key")
         if self._api_keys is not None and key not in self._api_keys:
             # The service echoes a masked key here; the emulator never shows any of it.
             raise ApiError(401, "The API key is not valid.", code="invalid_api_key")
@@ -117,10 +144,7 @@ class Service:
             raise ApiError(400, message, code="invalid_beta")
 
     def _create(self, record: Record, headers: CIMultiDictProxy[str]) -> Reply:
-        media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            message = f"Unsupported content type '{media_type}': expected 'application/json'."
-            raise ApiError(400, message, code="unsupported_content_type")
+        check_content_type(headers)
         parameters, record.unknown_fields = read_create(record.body)
         if self._workflows is not None and parameters.workflow not in self._workflows:
             raise ApiError(404, f"Workflow with id '{parameters.workflow}' not found.")
@@ -130,11 +154,15 @@ class Service:
             project=headers.get("OpenAI-Project"),
         )
         record.session_id = session.id
-        return Reply(body=resource(session), session=session)
+        return self._told("create", session)
 
     def _cancel(self, session_id: str) -> Reply:
         session = self.sessions.get(session_id)
         if session is None:
             raise ApiError(404, f"Session with id '{session_id}' not found.", param="session_id")
         self.sessions.cancel(session)
-        return Reply(body=resource(session), session=session)
+        return self._told("cancel", session)
+
+    def _told(self, operation: Operation, session: Session) -> Reply:
+        body = off_schema(operation, session) if self.off_schema else resource(session)
+        return Reply(body=body, session=session)

@@ -57,8 +57,7 @@ class SessionStore(Mapping[str, Session]):
 
     def __init__(self, clock: Clock, seed: int) -> None:
         self._clock = clock
-        self._random = Random(f"sessions {seed}")  # noqa: S311 - repeatable on purpose
-        self._sessions: dict[str, Session] = {}
+        self.reset(seed)
 
     def __repr__(self) -> str:
         return f"<{len(self)} sessions>"
@@ -71,6 +70,11 @@ class SessionStore(Mapping[str, Session]):
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def reset(self, seed: int) -> None:
+        """Be as new, with a seed."""
+        self._random = Random(f"sessions {seed}")  # noqa: S311 - repeatable on purpose
+        self._sessions: dict[str, Session] = {}
 
     def create(
         self, parameters: CreateParameters, *, organization: str | None, project: str | None

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from chatkit_async.emulator import Emulator, Fault
-from chatkit_async.emulator._faults import FaultScript, parse_fault
+from chatkit_async.emulator._faults import parse_fault
 
 
 async def test_a_status_is_answered_instead_of_the_session(create, emulator):
@@ -219,11 +219,11 @@ def test_a_session_off_schema_that_is_not_told_is_refused(rest):
         Fault(off_schema=True, **rest)
 
 
-def test_a_script_without_a_fitting_fault_gives_none():
-    script = FaultScript()
-    script.add(Fault(operation="cancel", status=500), times=1)
+async def test_a_script_without_a_fitting_fault_lets_the_request_pass(create, emulator):
+    fault = emulator.fail(operation="cancel", status=500)
 
-    assert script.take("create") is None
+    assert (await create())[0] == 200
+    assert emulator.faults == (fault,)
 
 
 # By chance

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from chatkit_async.emulator._errors import ApiError
-from chatkit_async.emulator._schema import CreateParameters, parse_json, read_create
+from chatkit_async.emulator._fields import parse_json
+from chatkit_async.emulator._schema import CreateParameters, read_create
 
 
 def body_with(path, value):
@@ -171,7 +172,7 @@ def test_an_expiry_beyond_its_limits_is_refused_by_its_path(expiry, param, code)
         ),
         ("expires_after", 600, "expected an object, not an integer"),
         ("rate_limits.max_requests_per_1_minute", True, "expected an integer, not a boolean"),
-        ("rate_limits.max_requests_per_1_minute", 5.0, "expected an integer, not a number"),
+        ("rate_limits.max_requests_per_1_minute", 5.5, "expected an integer, not a number"),
         ("chatkit_configuration", None, "expected an object, not null"),
         ("chatkit_configuration.file_upload.max_files", "3", "expected an integer, not a string"),
         ("chatkit_configuration.history.recent_threads", None, "expected an integer, not null"),

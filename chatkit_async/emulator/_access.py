@@ -1,0 +1,80 @@
+"""Who may use the emulator: programs on this machine, and no page that a browser shows.
+
+The socket is on loopback, which keeps other machines out, but not the browser on this one: any
+page it shows can send requests to any port of the machine.
+
+- A page of a host name that was made to mean 127.0.0.1 (DNS rebinding) sends its own name as
+  `Host`. So `Host` must name the loopback.
+- The browser tells where a request comes from, in `Sec-Fetch-Site` and `Origin`. So a control must
+  come from nowhere, as from a program or the address bar, or from the emulator's own origin.
+- What a page may send without being asked, an old browser's form included, has one of three
+  content types. So a control that changes something must have another, `application/json`;
+  for that, and for `PATCH` and `DELETE`, a browser asks with `OPTIONS`, which is refused.
+
+The API itself asks for `Authorization`, which no page can send without asking either.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from chatkit_async.emulator._errors import ApiError
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d*)?", re.ASCII | re.IGNORECASE)
+
+
+def check_host(headers: CIMultiDictProxy[str]) -> None:
+    """Refuse a request whose `Host` is not this machine's loopback.
+
+    Raises:
+        ApiError: 421, Misdirected Request.
+    """
+    if not _is_loopback(headers.get("Host", "")):
+        message = "The emulator answers to 127.0.0.1, [::1] and localhost only: see 'Host'."
+        raise ApiError(421, message, code="host_not_allowed")
+
+
+@lru_cache(maxsize=64)
+def _is_loopback(host: str) -> bool:
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return False
+    name = match[1].lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_not_from_a_page(headers: CIMultiDictProxy[str]) -> None:
+    """Refuse a request that a browser sends for a page of another origin.
+
+    Raises:
+        ApiError: 403.
+    """
+    site = headers.get("Sec-Fetch-Site", "none")
+    origin = headers.get("Origin")
+    own_origin = f"http://{headers.get('Host', '')}"
+    if site not in ("none", "same-origin") or origin not in (None, own_origin):
+        message = "The emulator's controls are not for pages of other origins."
+        raise ApiError(403, message, code="cross_site_request")
+
+
+def check_content_type(headers: CIMultiDictProxy[str]) -> None:
+    """Refuse a body that does not call itself JSON.
+
+    Raises:
+        ApiError: 400.
+    """
+    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        message = f"Unsupported content type '{media_type}': expected 'application/json'."
+        raise ApiError(400, message, code="unsupported_content_type")
