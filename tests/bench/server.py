@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -91,13 +91,21 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection. Paths below /cookies/ get replies that set some."""
+    """One connection. What it does with a POST, the first part of the path says.
+
+    - /plain/: replies.
+    - /cookies/: replies with some.
+    - /after-50/: replies 50 ms later.
+    - /held/: replies once somebody sends `GET /release`.
+    """
 
     served = 0
+    held: ClassVar[list[asyncio.Transport]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._received = b""
+        self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
         received = self._received + data
@@ -107,17 +115,36 @@ class _Connection(asyncio.Protocol):
             if len(received) < end:
                 break
             if received.startswith(b"GET"):
+                if received.startswith(b"GET /release"):
+                    self._release()
                 self._transport.write(self._stats())
             else:
                 _Connection.served += 1
-                cookies = received.startswith(b"POST /cookies/")
-                self._transport.write(WITH_COOKIES if cookies else PLAIN)
+                self._answer(received[6 : received.index(b"/", 6)])
             received = received[end:]
         self._received = received
 
+    def _answer(self, way: bytes) -> None:
+        if way == b"plain":
+            self._transport.write(PLAIN)
+        elif way == b"cookies":
+            self._transport.write(WITH_COOKIES)
+        elif way == b"held":
+            self.held.append(self._transport)
+        else:
+            milliseconds = int(way.removeprefix(b"after-"))
+            self._loop.call_later(milliseconds / 1000, self._transport.write, PLAIN)
+
+    @classmethod
+    def _release(cls) -> None:
+        for transport in cls.held:
+            transport.write(PLAIN)
+        cls.held.clear()
+
     @classmethod
     def _stats(cls) -> bytes:
-        return _reply([], {"served": cls.served, "cpu": time.process_time()})
+        stats = {"served": cls.served, "cpu": time.process_time(), "held": len(cls.held)}
+        return _reply([], stats)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -129,10 +156,22 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def raise_open_files() -> int:
+    """Let this process open as many files as it may, and say how many that is."""
+    try:
+        import resource
+    except ImportError:
+        return 512  # of Windows' C library
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most if most != resource.RLIM_INFINITY else sys.maxsize
+
+
 async def serve() -> None:
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=2048)
+    raise_open_files()
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=16384)
     port = server.sockets[0].getsockname()[1]
     print(json.dumps({"port": port, "loop": type(loop).__module__}), flush=True)
     ended = loop.run_in_executor(None, sys.stdin.read)
@@ -142,18 +181,19 @@ async def serve() -> None:
 
 
 class Stats(NamedTuple):
-    """What a server has done so far, and the CPU seconds that took."""
+    """What a server has done so far, the CPU seconds that took, and the requests it holds."""
 
     served: int
     cpu: float
+    held: int
 
 
-def stats(base_url: str) -> Stats:
-    """Ask a server for its stats."""
+def stats(base_url: str, path: str = "/") -> Stats:
+    """Ask a server for its stats. With the path `/release` it answers what it held."""
     url = urlsplit(base_url)
-    connection = http.client.HTTPConnection(f"127.0.0.1:{url.port}", timeout=10)
+    connection = http.client.HTTPConnection(f"127.0.0.1:{url.port}", timeout=30)
     try:
-        connection.request("GET", "/")
+        connection.request("GET", path)
         return Stats(**json.load(connection.getresponse()))
     finally:
         connection.close()

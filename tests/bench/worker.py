@@ -10,81 +10,33 @@ import asyncio
 import json
 import os
 import select
-import statistics
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import bulk
+import crowd
 import peers
 import server
+from meter import Measured, Meter
+from run import check, client_of, loop_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-LONGEST_TASK = 120.0
+LONGEST_TASK = 600.0
 """Seconds after which a task is given up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a task took, in seconds.
-
-    Attributes:
-        cpu: Of this process, each request.
-        p50: The median of the requests' durations.
-        wall: From the first request to the last reply.
-        server_cpu: Of the load server, each request.
-    """
-
-    requests: int
-    cpu: float
-    p50: float
-    wall: float
-    server_cpu: float
-
-    @property
-    def rate(self) -> float:
-        """Requests a second."""
-        return self.requests / self.wall
-
-
-class Meter:
-    """Measures the length of a `with` block, in which `latencies` takes the requests' durations."""
-
-    def __init__(self, base_url: str) -> None:
-        self._base_url = base_url
-
-    def __enter__(self) -> Self:
-        self.latencies: list[float] = []
-        self._server = server.stats(self._base_url)
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
-        spent = server.stats(self._base_url)
-        self.measured = Measured(
-            requests=len(self.latencies),
-            cpu=cpu / len(self.latencies),
-            p50=statistics.median(self.latencies),
-            wall=wall,
-            server_cpu=(spent.cpu - self._server.cpu) / (spent.served - self._server.served),
-        )
 
 
 def in_flight(peer: str, base_url: str, requests: int, at_once: int) -> Measured:
     """Create sessions from coroutines, so many at a time."""
-    return asyncio.run(_in_flight(peer, base_url, requests, at_once))
+    with loop_of(peer) as runner:
+        return runner.run(_in_flight(client_of(peer), base_url, requests, at_once))
 
 
 async def _in_flight(peer: str, base_url: str, requests: int, at_once: int) -> Measured:
@@ -101,7 +53,7 @@ async def _in_flight(peer: str, base_url: str, requests: int, at_once: int) -> M
 
             await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
 
-        _check(await create())
+        check(await create())
         await fill(min(at_once * 4, requests), [])
         with Meter(base_url) as meter:
             await fill(requests, meter.latencies)
@@ -130,21 +82,33 @@ def threads(peer: str, base_url: str, requests: int, at_once: int) -> Measured:
             for thread in running:
                 thread.join()
 
-        _check(create())
+        check(create())
         fill(min(at_once * 4, requests), [])
         with Meter(base_url) as meter:
             fill(requests, meter.latencies)
         return meter.measured
 
 
-def _check(secret: str) -> None:
-    if secret != server.CLIENT_SECRET:
-        raise AssertionError("the client returned something else than the server sent")
+def decode(peer: str, requests: int, **_: object) -> Measured:
+    """Decode a reply, so often."""
+    content = json.dumps(server.SESSION, indent=2).encode()
+    once = peers.DECODING[peer](content)
+    check(once())
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _number in range(requests):
+        once()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return Measured(requests=requests, cpu=cpu / requests, wall=wall)
 
 
 TASKS: dict[str, Callable[..., Measured]] = {
     "in_flight": in_flight,
     "threads": threads,
+    "decode": decode,
+    "crowd": crowd.crowd,
+    "held": crowd.held,
+    "bulk": bulk.bulk,
+    "growth": bulk.growth,
 }
 
 
