@@ -21,7 +21,7 @@ LAYERS = [
     {"pytest_plugin", "emulator", "web"},
     {"__init__"},
     {"sync"},
-    {"client"},
+    {"client", "_portal"},
     {"sessions"},
     {"bulk"},
     {"_fanout", "_transport", "_retry", "_protocol"},
@@ -39,7 +39,7 @@ UPWARD = {
 
 # What is nobody else's to import.
 RESERVED = {
-    "anyio": {"sync"},
+    "anyio": {"_portal"},
     "cattrs": {"_codec"},
     "aiohttp": {"client", "_transport", "emulator", "pytest_plugin", "cli"},
     "click": {"cli"},

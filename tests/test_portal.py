@@ -1,0 +1,901 @@
+"""The blocking client's life among threads, loops, signals, exits and forks."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import contextlib
+import ctypes
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import pytest
+
+from chatkit_async import ChatKit, ChatKitError, ClientClosedError, _portal
+from chatkit_async.emulator import Emulator
+
+WANTED = {"user": "user_123", "workflow": "wf_123"}
+KEY = "sk-" + "0123456789abcdef" * 2
+POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+@pytest.fixture
+def emulator():
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def connect(emulator):
+    """Makes clients of the emulator, and closes them."""
+    with contextlib.ExitStack() as clients:
+
+        def connect(**settings):
+            settings = {"api_key": emulator.api_key, "base_url": emulator.base_url} | settings
+            return clients.enter_context(ChatKit(**settings))
+
+        yield connect
+
+
+@pytest.fixture
+def client(connect):
+    return connect()
+
+
+@contextlib.contextmanager
+def warned_once(*, base_url):
+    """Of the client, and of nothing that it holds."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    assert [str(warning.message) for warning in caught] == [
+        f"unclosed client ChatKit(base_url='{base_url}')"
+    ]
+    assert caught[0].category is ResourceWarning
+
+
+def portal_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "chatkit-async"]
+
+
+class Script:
+    """A program on the interpreter that runs the tests, with a client for the emulator at hand."""
+
+    PREAMBLE = """
+        import os, signal, sys, threading, warnings
+        from chatkit_async import ChatKit
+
+        # Python 3.12 and later advise against what is tested here.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+        WANTED = {"user": "user_123", "workflow": "wf_123"}
+        settings = {"api_key": "sk-any", "base_url": sys.argv[1]}
+
+        def say(word):
+            print(word, flush=True)
+    """
+
+    def __init__(self, path, body, base_url):
+        path.write_text(textwrap.dedent(self.PREAMBLE) + textwrap.dedent(body))
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "dev", str(path), base_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._last_word = time.monotonic()
+        self._limit = threading.Timer(30, self._process.kill)
+        self._limit.start()
+
+    def hear(self):
+        """The next line it prints; none when it has ended."""
+        line = self._process.stdout.readline().strip()
+        self._last_word = time.monotonic()
+        return line
+
+    def tell(self, line):
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def interrupt(self, number=signal.SIGINT):
+        self._process.send_signal(number)
+
+    def end(self):
+        """Its exit status, what it wrote to stderr, and the seconds since its last line heard."""
+        _, errors = self._process.communicate(timeout=20)
+        return self._process.returncode, errors, time.monotonic() - self._last_word
+
+    def kill(self):
+        self._limit.cancel()
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def script(tmp_path, emulator):
+    """Starts programs that use the emulator."""
+    started = []
+
+    def script(body, *, host="127.0.0.1"):
+        base_url = emulator.base_url.replace("127.0.0.1", host)
+        started.append(Script(tmp_path / f"script{len(started)}.py", body, base_url))
+        return started[-1]
+
+    yield script
+    for one in started:
+        one.kill()
+
+
+# Threads and loops
+
+
+async def test_a_call_inside_a_running_loop(client):
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def test_fifty_threads_share_a_client(client, emulator):
+    together = threading.Barrier(50)
+
+    def work(number):
+        together.wait(10)
+        return [client.sessions.create(user=f"u{number}", workflow="w").user for _ in range(4)]
+
+    with ThreadPoolExecutor(50) as pool:
+        users = list(pool.map(work, range(50)))
+    assert users == [[f"u{number}"] * 4 for number in range(50)]
+    assert emulator.requests.total == 200
+    assert len(portal_threads()) == 1
+
+
+def test_a_client_used_in_its_own_thread_says_so(connect):
+    problems = []
+
+    def key():
+        for use in (client.close, lambda: client.sessions.create(**WANTED)):
+            try:
+                use()
+            except ChatKitError as error:
+                problems.append(error)
+        return KEY
+
+    client = connect(api_key=key)
+    assert client.sessions.create(**WANTED).status == "active"
+    assert len(problems) == 2
+    for problem in problems:
+        assert isinstance(problem, RuntimeError)
+        assert "wait for itself" in str(problem)
+        assert str(pickle.loads(pickle.dumps(problem))) == str(problem)  # noqa: S301
+
+
+def test_another_client_can_be_used_in_a_clients_thread(connect):
+    inner = connect()
+    outer = connect(api_key=lambda: inner.sessions.create(**WANTED).id)
+    assert outer.sessions.create(**WANTED).status == "active"
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(client, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, runs):
+    running = told_when(monkeypatch, anyio, "run")
+    start, threads = threading.Thread.start, []
+
+    def interrupted(thread):
+        if thread.name != "chatkit-async":  # a loop that ends starts one to end its executor
+            return start(thread)
+        threads.append(thread)
+        if runs:
+            start(thread)
+            running.acquire(timeout=10)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.sessions.create(**WANTED)
+    [thread] = threads
+    if not runs:
+        start(thread)
+    assert client.sessions.create(**WANTED).status == "active"
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(portal_threads()) == 1
+
+
+def test_threads_that_start_a_client_together_start_one_thread(client, monkeypatch):
+    starting = told_when(monkeypatch, _portal.Portal, "_start")
+    with client._crossing._portal()._lock:
+        calls = [Calling(client) for _ in range(2)]
+        for _ in calls:
+            starting.acquire(timeout=10)
+    assert [call.ended() for call in calls] == ["active"] * 2
+    assert len(portal_threads()) == 1
+
+
+def test_a_portal_that_cannot_be_imported_is_an_error(client, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "anyio.from_thread", None)
+        with pytest.raises(ImportError):
+            client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def test_closing_a_client_whose_loop_cannot_be_opened(client, monkeypatch):
+    opening, closing = threading.Event(), told_when(monkeypatch, threading.Thread, "is_alive")
+
+    def refuse(*_):
+        opening.set()
+        closing.acquire(timeout=10)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(anyio, "run", refuse)
+    calling = Calling(client)
+    opening.wait(10)
+    client.close()
+    assert calling.ended() is OSError
+
+
+def test_a_loop_that_cannot_be_opened_is_tried_again(client, monkeypatch):
+    def refuse(*_):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(anyio, "run", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+@pytest.mark.parametrize("at_exit", [False, True])
+def test_an_error_of_the_loops_own_shows_unless_python_ends(client, monkeypatch, at_exit):
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    client.sessions.create(**WANTED)
+
+    async def fail():
+        await original()
+        raise OSError("the loop's own")
+
+    transport = client._crossing._transport
+    original = transport.close
+    monkeypatch.setattr(transport, "close", fail)
+    if at_exit:
+        monkeypatch.setattr(_portal, "main_thread", threading.Thread)  # one that does not run
+    client.close()
+    assert len(ended) == (0 if at_exit else 1)
+
+
+# Interrupting
+
+
+@POSIX
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+def test_ctrl_c_ends_the_call_and_not_the_client(script, emulator, number):
+    emulator.fail(delay=float("inf"))
+    program = script(
+        """
+        class Alarm(BaseException):
+            pass
+
+        def alarm(*_):
+            raise Alarm
+
+        signal.signal(signal.SIGALRM, alarm)
+        with ChatKit(**settings) as client:
+            try:
+                client.sessions.create(**WANTED)
+            except (KeyboardInterrupt, Alarm) as error:
+                say(type(error).__name__)
+            say(client.sessions.create(**WANTED).status)
+        """
+    )
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    program.interrupt(number)
+    assert program.hear() == {signal.SIGINT: "KeyboardInterrupt", signal.SIGALRM: "Alarm"}[number]
+    assert program.hear() == "active"
+    assert program.end()[:2] == (0, "")
+    assert [record.outcome for record in emulator.requests] == ["client_gone", "sent"]
+
+
+def test_ctrl_c_that_wakes_nobody_ends_the_call_all_the_same(client, emulator, monkeypatch):
+    # As a signal may that arrives between the last look for one and the wait.
+    assert 0 < _portal.SLICE <= 1
+    monkeypatch.setattr(_portal, "SLICE", 0.01)
+    emulator.fail(delay=float("inf"))
+
+    def interrupt():
+        emulator.wait_until(lambda: len(emulator.requests) == 1)
+        _thread.interrupt_main()
+
+    with ThreadPoolExecutor() as pool:
+        interrupting = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.sessions.create(**WANTED)
+        interrupting.result()
+    emulator.wait_until(lambda: emulator.requests[0].outcome == "client_gone")
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def interrupt(thread):
+    """Have KeyboardInterrupt raised in a thread, as soon as it runs Python code."""
+    found = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
+    )
+    assert found == 1
+
+
+class Calling(threading.Thread):
+    """A call in a thread of its own, and what it came to."""
+
+    def __init__(self, client):
+        super().__init__(daemon=True)
+        self._client = client
+        self.outcome = None
+        self.start()
+
+    def run(self):
+        try:
+            self.outcome = self._client.sessions.create(**WANTED).status
+        except BaseException as error:
+            self.outcome = type(error)
+
+    def ended(self):
+        self.join(10)
+        return self.outcome
+
+
+def test_a_wait_in_slices_can_be_interrupted_anywhere(client, emulator, monkeypatch):
+    monkeypatch.setattr(_portal, "SLICE", 0.01)
+    emulator.fail(delay=float("inf"))
+    calling = Calling(client)
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    interrupt(calling)
+    assert calling.ended() is KeyboardInterrupt
+    emulator.wait_until(lambda: emulator.requests[0].outcome == "client_gone")
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+def told_when(monkeypatch, cls, name):
+    """A semaphore that is released each time a method is entered."""
+    entered, method = threading.Semaphore(0), getattr(cls, name)
+
+    def telling(*args):
+        entered.release()
+        return method(*args)
+
+    monkeypatch.setattr(cls, name, telling)
+    return entered
+
+
+class Busy:
+    """A key callable that keeps the client's thread busy until it is let go."""
+
+    def __init__(self):
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+
+    def __call__(self):
+        self.entered.set()
+        self.let_go.wait(10)
+        return KEY
+
+
+def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkeypatch):
+    monkeypatch.setattr(_portal, "SLICE", 0.01)
+    busy = Busy()
+    client = connect(api_key=busy)
+    waiting = told_when(monkeypatch, _portal.Call, "wait")
+    giving_up = told_when(monkeypatch, _portal.Call, "give_up")
+    first = Calling(client)
+    waiting.acquire(timeout=10)
+    busy.entered.wait(10)
+    second = Calling(client)
+    waiting.acquire(timeout=10)
+    interrupt(second)
+    giving_up.acquire(timeout=10)
+    busy.let_go.set()
+    assert second.ended() is KeyboardInterrupt
+    assert first.ended() == "active"
+    assert len(emulator.requests) == 1
+
+
+def test_a_call_interrupted_as_it_is_sent_sends_nothing(client, emulator, monkeypatch):
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+    soon = loop.call_soon_threadsafe
+    interruptions = iter([KeyboardInterrupt])
+
+    def interrupted(*args):
+        for interruption in interruptions:
+            raise interruption
+        return soon(*args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.sessions.create(**WANTED)
+    assert client.sessions.create(**WANTED).status == "active"
+    assert len(emulator.requests) == 2
+
+
+# The end of a client
+
+
+def test_use_after_close(client):
+    client.sessions.create(**WANTED)
+    client.close()
+    client.close()
+    assert not portal_threads()
+    with pytest.raises(ClientClosedError):
+        client.sessions.create(**WANTED)
+    with pytest.raises(ClientClosedError), client.sessions.open(**WANTED):
+        pass
+    with pytest.raises(ClientClosedError):
+        client.sessions.with_raw_response.create(**WANTED)
+    assert Calling(client).ended() is ClientClosedError  # its thread may have the portal's old id
+
+
+def test_a_client_closed_before_its_first_use_starts_no_thread(client):
+    client.close()
+    with pytest.raises(ClientClosedError):
+        client.sessions.create(**WANTED)
+    assert not portal_threads()
+
+
+def test_close_ends_calls_in_flight(client, emulator):
+    emulator.fail(delay=float("inf"), times=None)
+    calls = [Calling(client) for _ in range(5)]
+    emulator.wait_until(lambda: len(emulator.requests) == 5)
+    client.close()
+    assert [call.ended() for call in calls] == [ClientClosedError] * 5
+    emulator.wait_until(lambda: all(r.outcome == "client_gone" for r in emulator.requests))
+    assert emulator.requests.total == 5
+
+
+def test_close_ends_calls_that_wait(connect, emulator):
+    begun = threading.Event()
+
+    async def key():
+        begun.set()
+        await asyncio.Event().wait()
+
+    client = connect(api_key=key)
+    calling = Calling(client)
+    begun.wait(10)
+    client.close()
+    assert calling.ended() is ClientClosedError
+
+
+def test_close_ends_calls_that_have_not_begun(connect, emulator, monkeypatch):
+    busy = Busy()
+    client = connect(api_key=busy)
+    waiting = told_when(monkeypatch, _portal.Call, "wait")
+    joining = told_when(monkeypatch, threading.Thread, "is_alive")
+    calls = [Calling(client)]
+    waiting.acquire(timeout=10)
+    busy.entered.wait(10)
+    calls.append(Calling(client))
+    waiting.acquire(timeout=10)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    joining.acquire(timeout=10)
+    busy.let_go.set()
+    assert [call.ended() for call in calls] == [ClientClosedError] * 2
+    closing.join(10)
+    assert not emulator.requests
+
+
+def test_close_ends_calls_that_never_get_to_begin(client, monkeypatch):
+    sent = threading.Event()
+    client.sessions.create(**WANTED)
+    monkeypatch.setattr(_portal.Portal, "_begin", lambda portal, call: sent.set())
+    calling = Calling(client)
+    sent.wait(10)
+    client.close()
+    assert calling.ended() is ClientClosedError
+
+
+def test_a_call_that_meets_a_loop_just_closed(client, monkeypatch):
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+    soon = loop.call_soon_threadsafe
+
+    def too_late(*args):
+        monkeypatch.undo()
+        client.close()
+        return soon(*args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", too_late)
+    with pytest.raises(ClientClosedError):
+        client.sessions.create(**WANTED)
+
+
+def test_a_call_interrupted_as_its_loop_is_closed(client, monkeypatch):
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+
+    def too_late(*args):
+        monkeypatch.undo()
+        client.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", too_late)
+    with pytest.raises(KeyboardInterrupt):
+        client.sessions.create(**WANTED)
+
+
+def open_files():
+    return len(os.listdir("/dev/fd")) if os.path.exists("/dev/fd") else 0  # noqa: PTH110, PTH208
+
+
+def test_a_thousand_clients_leave_nothing_behind(emulator):
+    gc.collect()
+    before = open_files()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for number in range(1000):
+            client = ChatKit(api_key=KEY, base_url=emulator.base_url)
+            client.sessions.create(**WANTED)
+            if number % 2:
+                client.close()
+            del client
+        for thread in portal_threads():
+            thread.join(10)
+        gc.collect()
+    assert {str(warning.message) for warning in caught} == {
+        f"unclosed client ChatKit(base_url='{emulator.base_url}')"
+    }
+    assert len(caught) == 500
+    assert not portal_threads()
+    emulator.wait_until(lambda: emulator.connections == 0)
+    assert open_files() <= before + 1
+
+
+def test_a_client_with_other_options_keeps_the_first_one_alive(emulator):
+    client = ChatKit(api_key=KEY, base_url=emulator.base_url)
+    other = client.with_options(timeout=5)
+    other.sessions.create(**WANTED)
+    sessions = other.sessions
+    del client, other
+    gc.collect()
+    assert sessions.create(**WANTED).status == "active"
+    with warned_once(base_url=emulator.base_url):
+        del sessions
+        gc.collect()
+
+
+def test_a_client_dropped_in_its_own_thread(emulator):
+    client = ChatKit(api_key=KEY, base_url=emulator.base_url)
+    client.sessions.create(**WANTED)
+    loop, _ = client._crossing._portal()._started.result()
+    [thread] = portal_threads()
+    client.itself = client
+    with warned_once(base_url=emulator.base_url):
+        del client
+        loop.call_soon_threadsafe(gc.collect)
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
+    class Meter:
+        def __call__(self, attempt):
+            self.attempt = attempt
+
+    meter = Meter()
+    meter.client = ChatKit(api_key=KEY, base_url=emulator.base_url, on_attempt=meter)
+    meter.client.sessions.create(**WANTED)
+    [thread] = portal_threads()
+    with warned_once(base_url=emulator.base_url):
+        del meter
+        gc.collect()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+# The end of a process
+
+
+UNCLOSED = "ResourceWarning: unclosed client ChatKit"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_exit_without_close(script, host):
+    program = script(
+        """
+        client = ChatKit(**settings)
+        say(client.sessions.create(**WANTED).status)
+        """,
+        host=host,
+    )
+    assert program.hear() == "active"
+    status, errors, seconds = program.end()
+    assert status == 0
+    assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
+    assert "Traceback" not in errors
+    assert seconds < 2
+
+
+def test_exit_with_a_call_in_flight(script, emulator):
+    emulator.fail(delay=float("inf"))
+    program = script(
+        """
+        client = ChatKit(**settings)
+        def call():
+            try:
+                client.sessions.create(**WANTED)
+            except Exception as error:
+                say(type(error).__name__)
+        threading.Thread(target=call, daemon=True).start()
+        say(input())
+        """
+    )
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    program.tell("leaving")
+    assert program.hear() == "leaving"
+    status, errors, seconds = program.end()
+    assert status == 0
+    assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
+    assert seconds < 2
+
+
+def test_exit_while_a_callable_blocks_the_clients_thread(script):
+    program = script(
+        """
+        import time
+        def key():
+            say("blocking")
+            time.sleep(60)
+        client = ChatKit(**settings | {"api_key": key})
+        threading.Thread(target=client.sessions.create, kwargs=WANTED, daemon=True).start()
+        input()
+        """
+    )
+    assert program.hear() == "blocking"
+    program.tell("leave")
+    status, errors, seconds = program.end()
+    assert status == 0
+    assert UNCLOSED in errors
+    assert seconds < 2
+
+
+def test_the_exit_of_a_forked_child_leaves_its_parents_portal_alone(client):
+    client.sessions.create(**WANTED)
+    portal = client._crossing._portal()
+    portal._pid += 1
+    portal._at_exit()
+    assert client.sessions.create(**WANTED).status == "active"
+
+
+# Forks and other processes
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "pass",
+        "call()",
+        "client.close()",
+        "call(); client.close()",
+        "del client",
+        "call(); del client",
+    ],
+)
+def test_a_forked_child_has_connections_of_its_own(script, emulator, deed):
+    program = script(
+        f"""
+        client = ChatKit(**settings)
+        def call():
+            client.sessions.create(**WANTED)
+        call()
+        child = os.fork()
+        if child == 0:
+            {deed}
+            say("child done")
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        input()
+        call()
+        client.close()
+        say("parent done")
+        """
+    )
+    assert program.hear() == "child done"
+    heard = time.monotonic()
+    assert program.hear() == "7"
+    assert time.monotonic() - heard < 2
+    used = [record.connection for record in emulator.requests]
+    assert used == ([1, 2] if "call" in deed else [1])
+    emulator.wait_until(lambda: emulator.connections == 1)
+    program.tell("go on")
+    assert program.hear() == "parent done"
+    assert emulator.requests[-1].connection == 1
+    status, errors, _ = program.end()
+    assert status == 0
+    assert errors.count("Warning: ") == errors.count(UNCLOSED)
+    assert errors.count(UNCLOSED) == (1 if "call" in deed and "close" not in deed else 0)
+
+
+@POSIX
+def test_a_forked_child_does_not_end_the_connections_of_an_asynchronous_client(script, emulator):
+    program = script(
+        """
+        import asyncio, gc
+        from chatkit_async import AsyncChatKit
+
+        def call():
+            create = client.sessions.create(**WANTED)
+            return asyncio.run_coroutine_threadsafe(create, loop).result(10)
+
+        async def end():
+            await client.close()
+            loop.stop()
+
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        client = AsyncChatKit(**settings)
+        call()
+        child = os.fork()
+        if child == 0:
+            del client
+            gc.collect()
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        say(call().status)
+        loop.call_soon_threadsafe(loop.create_task, end())
+        thread.join()
+        loop.close()
+        """
+    )
+    assert program.hear() == "7"
+    assert program.hear() == "active"
+    assert program.end()[:2] == (0, "")
+    assert {record.connection for record in emulator.requests} == {1}
+
+
+@POSIX
+def test_a_child_forked_while_other_threads_call(script, emulator):
+    emulator.fail(delay=float("inf"))
+    program = script(
+        """
+        client = ChatKit(**settings)
+        def call():
+            try:
+                client.sessions.create(**WANTED)
+            except Exception as error:
+                say(type(error).__name__)
+        waiting = threading.Thread(target=call)
+        waiting.start()
+        input()
+        child = os.fork()
+        if child == 0:
+            with client:
+                say(client.sessions.create(**WANTED).status)
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        client.close()
+        waiting.join()
+        """
+    )
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
+    program.tell("fork")
+    assert program.hear() == "active"
+    assert program.hear() == "7"
+    assert program.hear() == "ClientClosedError"
+    assert program.end()[:2] == (0, "")
+
+
+@POSIX
+def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script, emulator):
+    emulator.fail(status=429, headers={"retry-after-ms": "500"})
+    program = script(
+        """
+        import time
+
+        pushed_back = threading.Event()
+        client = ChatKit(**settings, on_attempt=lambda _: pushed_back.set())
+        calls = [threading.Thread(target=client.sessions.create, kwargs=WANTED) for _ in range(2)]
+        calls[0].start()
+        pushed_back.wait(10)
+        calls[1].start()
+        while not client._client._gate._waiting:
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            with client:
+                say(client.sessions.create(**WANTED, timeout=5).status)
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        for call in calls:
+            call.join()
+        client.close()
+        """
+    )
+    assert program.hear() == "active"
+    assert program.hear() == "7"
+    assert program.end()[:2] == (0, "")
+    assert [record.status for record in emulator.requests] == [429, 200, 200, 200]
+
+
+@POSIX
+def test_a_client_closed_before_a_fork_is_closed_in_the_child(script):
+    program = script(
+        """
+        client = ChatKit(**settings)
+        client.close()
+        if child := os.fork():
+            os.waitpid(child, 0)
+        try:
+            client.sessions.create(**WANTED)
+        except Exception as error:
+            say(type(error).__name__)
+        """
+    )
+    assert [program.hear(), program.hear()] == ["ClientClosedError"] * 2
+    assert program.end()[:2] == (0, "")
+
+
+MULTIPROCESSING = """
+    import multiprocessing
+
+    def shared(number):
+        return client.sessions.create(user=f"u{number}", workflow="w").user
+
+    def own(number):
+        with ChatKit(**settings) as client:
+            return client.sessions.create(user=f"u{number}", workflow="w").user
+
+    if __name__ == "__main__":
+        with ChatKit(**settings) as client:
+            client.sessions.create(**WANTED)
+            with multiprocessing.get_context(METHOD).Pool(2) as pool:
+                say(sorted(pool.map(WORK, range(4))))
+                try:
+                    pool.apply(print, [client])
+                except TypeError as error:
+                    say(error)
+                pool.close()
+                pool.join()
+            say(client.sessions.create(**WANTED).status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "work"),
+    [
+        pytest.param("fork", "shared", marks=POSIX),
+        pytest.param("fork", "own", marks=POSIX),
+        ("spawn", "own"),
+    ],
+)
+def test_multiprocessing(script, emulator, method, work):
+    program = script(MULTIPROCESSING.replace("METHOD", repr(method)).replace("WORK", work))
+    assert program.hear() == "['u0', 'u1', 'u2', 'u3']"
+    assert program.hear() == (
+        "ChatKit holds connections and cannot be pickled: make one per process"
+    )
+    assert program.hear() == "active"
+    status, _, _ = program.end()
+    assert status == 0
+    assert emulator.requests[-1].connection == 1
