@@ -6,8 +6,13 @@ Everything comes from PyPI by pip; an interpreter that is not there is skipped w
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import sys
+import tarfile
+import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -21,7 +26,7 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 nox.options.envdir = os.environ.get("NOX_ENVDIR", ".nox")
-nox.options.sessions = ["lint", "types", "docs", "tests", "lowest"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "lowest", "package"]
 
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
@@ -41,6 +46,11 @@ os.environ["PATH"] = os.pathsep.join(
         *(str(d) for v in PYTHONS for d in sorted(PYENV.glob(f"versions/{v}.*/bin"))),
     ]
 )
+
+# What an application needs no lawyer for; in the notation of whoever declared it.
+LICENCES = "Apache;BSD;MIT;PSF;Python Software Foundation"
+
+IMPORT_ALL = "from chatkit_async import AsyncChatKit, ChatKit, emulator, web"
 
 
 def group(name: str) -> list[str]:
@@ -75,6 +85,12 @@ def run_tests(session: nox.Session, *pytest_options: str) -> None:
     session.run("coverage", "combine", "--quiet")
     # A chosen few tests cannot cover everything.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+def empty_environment(session: nox.Session, folder: Path) -> str:
+    """Make a virtual environment with nothing in it, and give the path of its Python."""
+    session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
+    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
 @nox.session(python=PYTHONS)
@@ -116,6 +132,87 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into docs/_build, warnings as errors."""
     session.install(".[cli]", *group("docs"))
     session.run("sphinx-build", "-EnqW", "--keep-going", "docs", "docs/_build/html")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the package into dist/ and check it: the same bytes each time, and tests that pass."""
+    session.install(*group("package"))
+    # The commit's time stands for the build's: two builds of one commit are then the same bytes.
+    commit_time = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True)
+    session.env["SOURCE_DATE_EPOCH"] = str(commit_time).strip()
+    shutil.rmtree(HERE / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", "dist")
+    [sdist], [wheel] = (HERE / "dist").glob("*.tar.gz"), (HERE / "dist").glob("*.whl")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        with tarfile.open(sdist) as archive:
+            archive.extractall(scratch, filter="data")
+        source = scratch / sdist.name.removesuffix(".tar.gz")
+        session.run("python", "-m", "build", "--outdir", str(scratch), str(source))
+        for built in (sdist, wheel):
+            if built.read_bytes() != (scratch / built.name).read_bytes():
+                session.error(f"a second build, from the sdist, gives another {built.name}")
+        session.run("twine", "check", "--strict", str(sdist), str(wheel))
+        session.run("check-wheel-contents", str(wheel))
+        if "chatkit_async/py.typed" not in zipfile.ZipFile(wheel).namelist():
+            session.error(f"{wheel.name} has no py.typed: to type checkers it has no types")
+        shutil.rmtree(source / "chatkit_async")  # out of reach of the tests
+        python = empty_environment(session, scratch / "empty")
+        session.env["PYTHONSAFEPATH"] = "1"
+        # First with what the wheel asks for and nothing else: is all of that declared?
+        session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+        session.run(python, "-W", "error", "-c", IMPORT_ALL, external=True)
+        requirements = [f"{wheel}[cli]", *group("tests"), *group("examples")]
+        session.run(python, "-m", "pip", "install", "--quiet", *requirements, external=True)
+        with session.chdir(source):
+            session.run(python, "-m", "pytest", "-n", "auto", *session.posargs, external=True)
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """Accept the public API as it is now: write it to tests/api.txt."""
+    session.install(*group("api"))
+    session.run("python", "-P", "tests/api.py", str(HERE))
+    session.run("git", "diff", "--stat", "--", "tests/api.txt", external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """List the licences of all that users install with the package, and known vulnerabilities."""
+    session.install(*group("audit"))
+    with tempfile.TemporaryDirectory() as folder:
+        python = empty_environment(session, Path(folder, "empty"))
+        session.run(python, "-m", "pip", "install", "--quiet", ".[cli]", external=True)
+        session.run("pip-licenses", "--python", python, "--partial-match", "--allow-only", LICENCES)
+        pins = session.run(
+            *(python, "-m", "pip", "freeze", "--exclude", "chatkit-async"),
+            external=True,
+            silent=True,
+        )
+        requirements, found = Path(folder, "requirements.txt"), Path(folder, "found.json")
+        requirements.write_text(str(pins), encoding="utf-8")
+        session.run(
+            *("pip-audit", "--requirement", str(requirements), "--no-deps", "--disable-pip"),
+            *("--format", "json", "--output", str(found)),
+            success_codes=[0, 1],  # 1: it found something
+            silent=True,
+        )
+        packages = json.loads(found.read_text(encoding="utf-8"))["dependencies"]
+    flaws = [
+        f"{package['name']} {package['version']}: {flaw['id']}"
+        for package in packages
+        for flaw in package.get("vulns", ())
+    ]
+    if flaws:
+        session.error("known vulnerabilities: " + ", ".join(flaws))
+    # What the index knows nothing of, pip-audit counts as clean.
+    unknown = sum("skip_reason" in package for package in packages)
+    if unknown:
+        session.error(
+            f"nothing is known about {unknown} of {len(packages)} packages: the index that pip "
+            "uses here tells no vulnerabilities; run this where the Python Package Index answers"
+        )
 
 
 @nox.session

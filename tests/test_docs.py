@@ -235,6 +235,15 @@ def test_the_readme_has_two_commands_and_ci_runs_both():
         assert command.endswith(wanted)
 
 
+def test_nox_without_arguments_runs_what_ci_runs():
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    sessions = re.search(r"nox.options.sessions = (\[.+?\])", noxfile)[1]
+    checks = re.search(r"for check in (.+?); do", ci)[1]
+
+    assert sorted(json.loads(sessions)) == sorted(["tests", *checks.split()])
+
+
 # The checks above are worth what these find.
 
 
