@@ -411,8 +411,8 @@ class _Flight:
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether it is neither over nor given up."""
-        return self._waiting > 0 and not self._task.done()
+        """Whether it has not been given up."""
+        return self._waiting > 0
 
     async def outcome(self) -> ClientSecretResponse:
         self._waiting += 1
@@ -428,7 +428,7 @@ class _Flight:
 
 
 def _look_at(task: "asyncio.Task[ClientSecretResponse]") -> None:
-    """Take note of how a task ended: asyncio complains where nobody was left to."""
+    """Take note of how a task ended: where nobody was left to, asyncio complains."""
     if not task.cancelled():
         task.exception()
 

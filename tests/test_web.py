@@ -499,17 +499,20 @@ def test_a_clock_of_ours_that_is_wrong_does_no_harm(api, skew):
     assert api.ask(endpoint) is not first
 
 
-@pytest.mark.parametrize("date", ["sends none", "sends junk", "has no zone"])
-def test_a_reply_that_does_not_tell_the_time_is_held_against_our_own_clock(api, date):
-    session = {**FITTING, "expires_at": NOW + 600}
-    reply = api.reply(session)
-    headers = {
-        "sends none": {},
-        "sends junk": {"Date": "yesterday"},
-        "has no zone": {"Date": formatdate(NOW)},
-    }[date]
-    object.__setattr__(reply, "headers", headers)
+@pytest.mark.parametrize(
+    ("date", "skew"),
+    [
+        (None, 0),
+        ("yesterday", 0),
+        (formatdate(NOW), 7200),  # in UTC, and does not say so
+        ("Wed, 01 Jan 2025 01:50:00 +0200", 7200),
+    ],
+)
+def test_what_the_reply_says_of_the_time_may_be_odd(api, date, skew):
+    reply = api.reply({**FITTING, "expires_at": NOW + 600})
+    object.__setattr__(reply, "headers", {} if date is None else {"Date": date})
     api.then(reply)
+    api.skew = skew
     endpoint = make(api)
 
     first = api.ask(endpoint)
@@ -708,22 +711,24 @@ async def test_an_exception_is_shared_and_makes_no_noise(async_api, caplog):
 
 
 async def test_an_exception_that_nobody_is_left_to_see_makes_no_noise(async_api, caplog):
-    failed = asyncio.Event()
-
     async def create(**given):
-        failed.set()
-        raise LookupError
+        async_api.take(given)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LookupError from None
 
     endpoint = make(async_api)
     async_api.create = create
     asked = asyncio.create_task(endpoint.handle(user="ada"))
-    await failed.wait()
+    await turns()
     asked.cancel()
+    await turns()
 
-    with pytest.raises(asyncio.CancelledError):
-        await asked
+    assert asked.cancelled()
     del asked
     gc.collect()
+    assert len(async_api.calls) == 1
     assert not caplog.records
 
 
