@@ -18,6 +18,7 @@ import threading
 import traceback
 import warnings
 import weakref
+from pathlib import Path
 from urllib.parse import quote
 
 import aiohappyeyeballs
@@ -48,6 +49,7 @@ from chatkit_async.emulator import Clock, Emulator
 
 KEY = "sk-" + "0123456789abcdef" * 2
 WANTED = {"user": "user_123", "workflow": "wf_123"}
+PACKAGE = str(Path(chatkit_async.__file__).parent)
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +124,7 @@ def shown_of(error):
     while error is not None:
         shown += [repr(error), str(error), repr(error.args), repr(vars(error))]
         trace = traceback.TracebackException.from_exception(error, capture_locals=True)
-        ours = [frame for frame in trace.stack if "chatkit_async" in frame.filename]
+        ours = [frame for frame in trace.stack if frame.filename.startswith(PACKAGE)]
         assert ours
         shown += [str(frame.locals) for frame in ours]
         error = error.__cause__ or error.__context__

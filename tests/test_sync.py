@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -275,7 +276,8 @@ def test_other_options_on_the_same_connections(client, emulator):
 
 def frames_of(error):
     trace = traceback.TracebackException.from_exception(error, capture_locals=True)
-    return str([f.locals for f in trace.stack if "chatkit_async" in f.filename]) + str(error)
+    package = str(Path(sync.__file__).parent)
+    return str([f.locals for f in trace.stack if f.filename.startswith(package)]) + str(error)
 
 
 @pytest.mark.parametrize("raw", [False, True])
