@@ -226,7 +226,7 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after -- go to them."""
-    session.install(".", *group("bench"))
+    session.install(".[cli]", *group("bench"))
     session.run("python", "tests/bench", *session.posargs)
 
 
