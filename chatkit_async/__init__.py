@@ -3,56 +3,60 @@
 Start with `AsyncChatKit`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
 
-from chatkit_async.bulk import BulkRun, BulkSummary, Outcome
-from chatkit_async.client import AsyncChatKit
-from chatkit_async.errors import (
-    APIConnectionError,
-    APIError,
-    APIResponseError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    ChatKitError,
-    ClientClosedError,
-    ConfigurationError,
-    ConflictError,
-    InternalServerError,
-    InvalidFieldError,
-    MissingFieldError,
-    NotFoundError,
-    ParameterError,
-    PermissionDeniedError,
-    RateLimitError,
-    ResponseValidationError,
-    UnprocessableEntityError,
-)
-from chatkit_async.models import (
-    AutomaticThreadTitlingParam,
-    ChatKitWorkflow,
-    ChatKitWorkflowTracing,
-    ChatSession,
-    ChatSessionAutomaticThreadTitling,
-    ChatSessionChatKitConfiguration,
-    ChatSessionChatKitConfigurationParam,
-    ChatSessionExpiresAfterParam,
-    ChatSessionFileUpload,
-    ChatSessionHistory,
-    ChatSessionRateLimits,
-    ChatSessionRateLimitsParam,
-    ChatSessionStatus,
-    ChatSessionWorkflowParam,
-    FileUploadParam,
-    HistoryParam,
-    SessionCreateParams,
-    WorkflowTracingParam,
-)
-from chatkit_async.options import Attempt, ClientOptions, RequestOptions, RetryPolicy
-from chatkit_async.secret import Secret
-from chatkit_async.sessions import APIResponse, AsyncSessions
-from chatkit_async.sync import ChatKit, Sessions
+if TYPE_CHECKING:
+    from chatkit_async.bulk import BulkRun, BulkSummary, Outcome
+    from chatkit_async.client import AsyncChatKit
+    from chatkit_async.errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        ChatKitError,
+        ClientClosedError,
+        ConfigurationError,
+        ConflictError,
+        InternalServerError,
+        InvalidFieldError,
+        MissingFieldError,
+        NotFoundError,
+        ParameterError,
+        PermissionDeniedError,
+        RateLimitError,
+        ResponseValidationError,
+        UnprocessableEntityError,
+    )
+    from chatkit_async.models import (
+        AutomaticThreadTitlingParam,
+        ChatKitWorkflow,
+        ChatKitWorkflowTracing,
+        ChatSession,
+        ChatSessionAutomaticThreadTitling,
+        ChatSessionChatKitConfiguration,
+        ChatSessionChatKitConfigurationParam,
+        ChatSessionExpiresAfterParam,
+        ChatSessionFileUpload,
+        ChatSessionHistory,
+        ChatSessionRateLimits,
+        ChatSessionRateLimitsParam,
+        ChatSessionStatus,
+        ChatSessionWorkflowParam,
+        FileUploadParam,
+        HistoryParam,
+        SessionCreateParams,
+        WorkflowTracingParam,
+    )
+    from chatkit_async.options import Attempt, ClientOptions, RequestOptions, RetryPolicy
+    from chatkit_async.secret import Secret
+    from chatkit_async.sessions import APIResponse, AsyncSessions
+    from chatkit_async.sync import ChatKit, Sessions
 
 __all__ = [
     "APIConnectionError",
@@ -108,3 +112,21 @@ __all__ = [
     "WorkflowTracingParam",
     "__version__",
 ]
+
+_HOMES = ("errors", "secret", "options", "models", "sessions", "bulk", "client", "sync")
+"""The modules that the names are from; one imports those before it."""
+
+if not TYPE_CHECKING:
+    # A name is imported when it is asked for: pytest imports this package in every suite, for its
+    # plugin, and most suites ask for nothing.
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            return import_module(f"{__name__}.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        homes = (import_module(f"{__name__}.{home}") for home in _HOMES)
+        globals()[name] = next(getattr(home, name) for home in homes if name in home.__all__)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -17,8 +17,8 @@ ROOT = Path(chatkit_async.__file__).parent
 # Who may import whom: a module imports only from lines below its own.
 LAYERS = [
     {"__main__"},
-    {"cli"},
-    {"pytest_plugin", "emulator", "web"},
+    {"cli", "pytest_plugin"},
+    {"emulator", "web"},
     {"__init__"},
     {"sync"},
     {"client", "_portal"},
@@ -103,8 +103,8 @@ def test_libraries_are_imported_where_they_belong_only():
 
 @pytest.fixture(scope="module")
 def imported():
-    """The modules that are there after `import chatkit_async` in a fresh interpreter."""
-    program = "import sys, chatkit_async; print(*sorted(sys.modules))"
+    """The modules that are there after a client was imported in a fresh interpreter."""
+    program = "import sys; from chatkit_async import AsyncChatKit; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
@@ -129,9 +129,29 @@ def imported():
         "rich",
     ],
 )
-def test_importing_the_package_leaves_alone_what_it_does_not_need(imported, name):
+def test_importing_a_client_leaves_alone_what_it_does_not_need(imported, name):
     assert "chatkit_async.client" in imported
     assert name not in imported
+
+
+def test_a_name_is_imported_from_its_home_when_it_is_asked_for(monkeypatch):
+    monkeypatch.delitem(vars(chatkit_async), "AsyncChatKit", raising=False)
+
+    assert chatkit_async.AsyncChatKit is chatkit_async.client.AsyncChatKit
+    assert "AsyncChatKit" in vars(chatkit_async)
+    assert set(chatkit_async.__all__) <= set(dir(chatkit_async))
+
+
+def test_a_home_itself_is_there_as_well(monkeypatch):
+    monkeypatch.delattr(chatkit_async, "errors")
+
+    assert chatkit_async.errors.ChatKitError is chatkit_async.ChatKitError
+
+
+@pytest.mark.parametrize("name", ["AsyncChatkit", "ClientSecretEndpoint", "StateVariable"])
+def test_a_name_that_is_not_offered_is_an_attribute_error(name):
+    with pytest.raises(AttributeError, match=f"'chatkit_async' has no attribute '{name}'"):
+        getattr(chatkit_async, name)
 
 
 def test_every_public_name_is_there_and_at_home_in_the_package():
