@@ -64,14 +64,16 @@ class Feed(Generic[T]):
         self._changed.set()
 
     def close(self, refuse: Callable[[T], None]) -> None:
-        """Hand back what is not read, and all that is still given."""
-        self._refuse = refuse
-        self.give(self._drained())
+        """Hand back what is not read, and all that is still given.
 
-    def _drained(self) -> list[T]:
-        items = list(self._waiting)
-        self._waiting.clear()
-        return items
+        Raises:
+            BaseException: what the feed was ended by, which may not have been raised yet.
+        """
+        self._refuse = refuse
+        while self._waiting:
+            refuse(self._waiting.popleft())
+        if self._failure is not None:
+            raise self._failure
 
     def __aiter__(self) -> Self:
         return self
@@ -165,11 +167,10 @@ class Fanout(Generic[T, R]):
 
     @property
     def wanted(self) -> int:
-        """How many items there is room for, none of a feed's waiting."""
-        if self._stopped or self._over.is_set():
+        """How many more items a feed should be given now."""
+        if not isinstance(self._items, Feed) or self._items.ended or self._stopped:
             return 0
-        waiting = len(self._items) if isinstance(self._items, Feed) else 0
-        return max(0, self.window - (self._read - self._taken) - waiting)
+        return max(0, self.window - (self._read - self._taken) - len(self._items))
 
     # For the consumer
 

@@ -251,6 +251,19 @@ class Line:
     sleep: Callable[[float], Awaitable[object]]
 
 
+@attrs.frozen
+class Turn(Generic[T_co]):
+    """What a consumer in another thread gets at once.
+
+    Attributes:
+        outcomes: Those that there are; none, and none wanted: the run is over.
+        wanted: How many more rows the feed should be given.
+    """
+
+    outcomes: list[Outcome[T_co]]
+    wanted: int
+
+
 # A run --------------------------------------------------------------------------------------------
 
 
@@ -370,9 +383,20 @@ class BulkRun(Generic[RowT]):
             self._start()
         while (outcome := self._fanout.take_one()) is None:
             if not await self._fanout.ready():
-                self._note_end()
                 raise StopAsyncIteration
         return outcome
+
+    async def turn(self) -> Turn[RowT]:
+        """Wait until there are outcomes, or rows are wanted of a `Feed`, or the run is over.
+
+        For who is in another thread, and pays for each hop: the blocking client.
+
+        Raises:
+            BaseException: what reading the rows raised, or a callable of yours, when it is over.
+        """
+        if not self._fanout.wanted:
+            await self._fanout.ready()
+        return Turn(self._fanout.take(), self._fanout.wanted)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary}>"

@@ -1,0 +1,892 @@
+"""The fan-out, on virtual time: what it reads, when it starts it, and that nothing gets lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import wraps
+from itertools import cycle, pairwise
+from random import Random
+
+import attrs
+import pytest
+import virtual
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatkit_async._fanout import LATE, Fanout, Feed
+
+
+def on_virtual_time(test):
+    """Run a coroutine test on a loop whose time is virtual."""
+
+    @wraps(test)
+    def run(*args, **kwargs):
+        async def main():
+            await test(*args, **kwargs)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        virtual.run(main())
+
+    return run
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+class Work:
+    """Takes the seconds that an item says, and keeps count."""
+
+    def __init__(self, seconds=lambda item: 1.0):
+        self.seconds = seconds
+        self.in_flight = 0
+        self.most = 0
+        self.started = []
+
+    async def __call__(self, index, item):
+        self.started.append(now())
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        try:
+            await asyncio.sleep(self.seconds(item))
+        except asyncio.CancelledError:
+            return index, "cancelled"
+        finally:
+            self.in_flight -= 1
+        return index, "done"
+
+
+def skip(index, item):
+    return index, "skipped"
+
+
+def fan_out(items, work=None, **options):
+    options = {"concurrency": 3} | options
+    return Fanout(work or Work(), skip, items, now=now, **options)
+
+
+async def take_into(results, fanout):
+    while await fanout.ready():
+        results.append(fanout.take_one())
+
+
+async def taken(fanout):
+    """Everything a fan-out gives from here to its end."""
+    results = []
+    await take_into(results, fanout)
+    return results
+
+
+async def run(items, work=None, **options):
+    fanout = fan_out(items, work, **options)
+    fanout.start()
+    return await taken(fanout)
+
+
+async def numbers(count, pause=0.0):
+    for number in range(count):
+        await asyncio.sleep(pause)
+        yield number
+
+
+class Opened:
+    """An iterable that notes whether the iterator that was made of it was closed."""
+
+    def __init__(self, items):
+        self.items = items
+        self.closed = False
+
+    def __iter__(self):
+        try:
+            yield from self.items
+        finally:
+            self.closed = True
+
+
+class OpenedAsync(Opened):
+    __iter__ = None
+
+    async def __aiter__(self):
+        try:
+            for item in self.items:
+                await asyncio.sleep(1)
+                yield item
+        finally:
+            await asyncio.sleep(1)
+            self.closed = True
+
+
+class ReadError(Exception):
+    """What reading raises."""
+
+
+def failing(items):
+    yield from items
+    raise ReadError
+
+
+# Results
+
+
+@pytest.mark.parametrize("source", [range, numbers], ids=["iterable", "async iterable"])
+@on_virtual_time
+async def test_every_item_has_its_result(source):
+    results = await run(source(10))
+
+    assert sorted(results) == [(each, "done") for each in range(10)]
+
+
+@on_virtual_time
+async def test_nothing_in_nothing_out():
+    assert await run([]) == []
+
+
+@on_virtual_time
+async def test_results_come_as_they_finish():
+    results = await run([3, 1, 2], Work(float))
+
+    assert [index for index, _ in results] == [1, 2, 0]
+
+
+@on_virtual_time
+async def test_results_come_in_order_when_asked_to():
+    results = await run([9, 1, 2, 8, 1, 7], Work(float), ordered=True)
+
+    assert [index for index, _ in results] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@on_virtual_time
+async def test_results_can_be_taken_in_chunks(ordered):
+    fanout = fan_out(range(6), ordered=ordered)
+    fanout.start()
+    chunks = []
+    while await fanout.ready():
+        await asyncio.sleep(0.5)  # three at a time take a second
+        chunks.append(len(fanout.take(2)) + len(fanout.take()))
+
+    assert chunks == [3, 3]
+    assert fanout.take() == []
+    assert fanout.take_one() is None
+
+
+# Bounds
+
+
+@on_virtual_time
+async def test_as_many_are_worked_on_as_may_be_and_no_more():
+    work = Work()
+
+    await run(range(10), work, concurrency=4)
+
+    assert work.most == 4
+    assert work.started == [0] * 4 + [1] * 4 + [2] * 2
+
+
+@on_virtual_time
+async def test_the_workers_are_fixed_in_number():
+    tasks = set()
+
+    async def work(index, item):
+        tasks.add(asyncio.current_task())
+        await asyncio.sleep(1)
+
+    await run(range(100), work)
+
+    assert len(tasks) == 3
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@on_virtual_time
+async def test_a_consumer_that_pauses_stops_the_reading(ordered):
+    fanout = fan_out(range(1000), ordered=ordered)
+    fanout.start()
+    await asyncio.sleep(100)
+    assert fanout.read == fanout.window == 6
+
+    fanout.take_one()
+    await asyncio.sleep(100)
+    assert fanout.read == 7
+
+    fanout.take(3)
+    await asyncio.sleep(100)
+    assert fanout.read == 10
+    await fanout.close()
+
+
+@on_virtual_time
+async def test_in_order_one_slow_item_holds_up_a_window_of_others_at_most():
+    fanout = fan_out([1000] + [1] * 1000, Work(float), ordered=True)
+    fanout.start()
+
+    await asyncio.sleep(500)
+
+    assert fanout.read == fanout.window
+    assert fanout.take() == []
+    await fanout.close()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_is_held_does_not_grow_with_the_items(ordered):
+    random = Random(1)
+    most = 0
+
+    async def main():
+        nonlocal most
+
+        async def work(index, item):
+            for _ in range(random.randrange(3)):
+                await asyncio.sleep(0)
+            return index
+
+        fanout = Fanout(work, skip, iter(range(50_000)), concurrency=32, ordered=ordered)
+        fanout.start()
+        count = 0
+        while await fanout.ready():
+            held = len(fanout._results) + len(fanout._early)
+            most = max(most, held, fanout.read - count, len(asyncio.all_tasks()))
+            count += len(fanout.take(random.randrange(1, 64)))
+        assert count == fanout.read == 50_000
+
+    asyncio.run(main())
+
+    assert most <= 64
+
+
+# What is read
+
+
+@on_virtual_time
+async def test_an_async_iterable_is_never_asked_for_two_at_once():
+    class Source:
+        asked = False
+        left = 20
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            assert not self.asked
+            self.asked = True
+            await asyncio.sleep(0.1)
+            self.asked = False
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration
+            return self.left
+
+    assert len(await run(Source(), concurrency=8)) == 20
+
+
+@pytest.mark.parametrize("kind", [Opened, OpenedAsync])
+@pytest.mark.parametrize("end", ["the end", "stop", "close", "close while it is read"])
+@on_virtual_time
+async def test_an_iterator_that_was_made_here_is_closed_here(kind, end):
+    items = kind(range(20))
+    fanout = fan_out(items, Work(lambda item: 5))
+    fanout.start()
+
+    if end == "close while it is read":
+        await asyncio.sleep(1.5)
+        await fanout.close()
+    elif end != "the end":
+        await fanout.ready()
+        await fanout.close() if end == "close" else fanout.stop()
+    await taken(fanout)
+
+    assert items.closed
+
+
+@on_virtual_time
+async def test_an_iterator_that_was_given_is_left_open():
+    def numbered():
+        yield from range(20)
+
+    here, there = numbered(), numbers(20)
+    for items in here, there:
+        fanout = fan_out(items)
+        fanout.start()
+        await asyncio.sleep(10)  # all that there is room for
+        await fanout.close()
+
+    assert next(here) == 6
+    assert await anext(there) == 6
+    await there.aclose()
+
+
+@on_virtual_time
+async def test_what_reading_raises_comes_after_the_results_of_what_was_read():
+    fanout = fan_out(failing(range(5)))
+    fanout.start()
+    results = []
+
+    with pytest.raises(ReadError) as caught:
+        await take_into(results, fanout)
+
+    assert sorted(results) == [(each, "done") for each in range(5)]
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert not await fanout.ready()  # it is raised once
+
+
+@on_virtual_time
+async def test_what_an_async_iterable_raises_is_raised_too():
+    async def items():
+        yield 1
+        await asyncio.sleep(5)
+        raise ReadError
+
+    fanout = fan_out(items())
+    fanout.start()
+
+    assert await fanout.ready()
+    assert fanout.take() == [(0, "done")]
+    with pytest.raises(ReadError):
+        await fanout.ready()
+
+
+@on_virtual_time
+async def test_what_opening_the_items_raises_is_raised():
+    class Broken:
+        def __iter__(self):
+            raise ReadError
+
+    with pytest.raises(ReadError):
+        await run(Broken())
+
+
+@on_virtual_time
+async def test_what_closing_the_items_raises_is_raised():
+    class Broken:
+        def __iter__(self):
+            try:
+                yield from range(100)
+            finally:
+                raise ReadError
+
+    fanout = fan_out(Broken())
+    fanout.start()
+    await fanout.ready()
+    fanout.stop()
+
+    with pytest.raises(ReadError):
+        await taken(fanout)
+
+
+@on_virtual_time
+async def test_a_cancellation_that_the_items_raise_by_themselves_is_raised():
+    async def items():
+        yield 1
+        raise asyncio.CancelledError
+
+    fanout = fan_out(items())
+    fanout.start()
+
+    assert await fanout.ready()
+    assert fanout.take() == [(0, "done")]
+    with pytest.raises(asyncio.CancelledError):
+        await fanout.ready()
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@on_virtual_time
+async def test_stopping_finishes_what_is_under_way_and_reads_no_more(ordered):
+    fanout = fan_out(range(1000), Work(lambda item: 2), ordered=ordered)
+    fanout.start()
+    await asyncio.sleep(3)
+
+    fanout.stop()
+    fanout.stop()
+    results = await taken(fanout)
+
+    assert sorted(results) == [(each, "done") for each in range(6)]
+    assert fanout.read == 6
+    assert now() == 4
+
+
+@on_virtual_time
+async def test_stopping_does_not_wait_for_items_that_do_not_come():
+    fanout = fan_out(numbers(10, pause=1000))
+    fanout.start()
+    await asyncio.sleep(1)
+
+    fanout.stop()
+
+    assert await taken(fanout) == []
+    assert now() == 1
+
+
+@on_virtual_time
+async def test_an_item_that_the_items_stopped_at_is_skipped():
+    def items():
+        yield "first"
+        fanout.stop()
+        yield "second"
+
+    fanout = fan_out(items())
+    fanout.start()
+
+    assert sorted(await taken(fanout)) == [(0, "done"), (1, "skipped")]
+
+
+@on_virtual_time
+async def test_stopped_before_it_starts_it_reads_nothing():
+    items = iter(range(10))
+    fanout = fan_out(items)
+    fanout.stop()
+    fanout.start()
+
+    assert await taken(fanout) == []
+    assert next(items) == 0
+
+
+@on_virtual_time
+async def test_closing_cancels_what_is_under_way_and_its_results_are_there():
+    fanout = fan_out(range(1000))
+    fanout.start()
+    await asyncio.sleep(1.5)
+
+    await fanout.close()
+
+    assert now() == 1.5
+    results = sorted(await taken(fanout))
+    assert results == [(each, "done" if each < 3 else "cancelled") for each in range(6)]
+
+
+@on_virtual_time
+async def test_closing_twice_or_at_the_end_or_before_the_start_does_nothing():
+    fanout = fan_out(range(3))
+    fanout.start()
+    await taken(fanout)
+    await fanout.close()
+    await fanout.close()
+    unstarted = fan_out(range(3))
+    await unstarted.close()
+
+    assert await taken(unstarted) == []
+
+
+@on_virtual_time
+async def test_closing_right_after_the_start_waits_for_workers_that_took_no_step():
+    fanout = fan_out(range(3))
+    fanout.start()
+
+    await fanout.close()
+
+    assert await taken(fanout) == []
+
+
+@on_virtual_time
+async def test_closing_lasts_until_everything_has_ended_although_it_is_cancelled():
+    class Slow(OpenedAsync):
+        async def __aiter__(self):
+            try:
+                yield 1
+                await asyncio.sleep(100)
+            finally:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(100)
+                self.closed = True
+
+    async def stubborn(index, item):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(100)
+        await asyncio.sleep(3)
+        return index
+
+    items = Slow([])
+    fanout = fan_out(items, stubborn)
+    fanout.start()
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(fanout.close())
+    await asyncio.sleep(1)
+    closing.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+    assert items.closed
+    assert now() == 101  # the items' own end takes what it takes
+    assert await taken(fanout) == [0]
+
+
+@on_virtual_time
+async def test_a_second_cancellation_reaches_items_whose_end_takes_long():
+    class Endless(Opened):
+        __iter__ = None
+
+        async def __aiter__(self):
+            try:
+                yield 1
+                yield 2
+            finally:
+                await asyncio.sleep(10_000)
+
+    fanout = fan_out(Endless([]), Work(lambda item: 100), concurrency=1)
+    fanout.start()
+    await asyncio.sleep(1)
+    closing = asyncio.create_task(fanout.close())
+    await asyncio.sleep(1)
+    closing.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert now() == 2
+    assert fanout.take() == [(0, "cancelled")]
+
+
+@on_virtual_time
+async def test_what_work_raises_ends_the_fan_out():
+    async def work(index, item):
+        await asyncio.sleep(item)
+        if item == 2:
+            raise ReadError
+        return index
+
+    fanout = fan_out([1, 2, 3, 4, 5], work)
+    fanout.start()
+    results = []
+
+    with pytest.raises(ReadError):
+        await take_into(results, fanout)
+
+    assert results == [0, 2, 3]
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+@on_virtual_time
+async def test_workers_that_somebody_else_cancels_end_the_fan_out(swallowed):
+    async def work(index, item):
+        await asyncio.sleep(10)
+
+    me = asyncio.current_task()
+    fanout = fan_out(range(100), Work(lambda item: 10) if swallowed else work)
+    fanout.start()
+    await asyncio.sleep(1)
+    for task in asyncio.all_tasks() - {me}:
+        task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await taken(fanout)
+
+
+@on_virtual_time
+async def test_workers_that_somebody_else_cancels_before_their_first_step_end_it_too():
+    me = asyncio.current_task()
+    fanout = fan_out(range(100))
+    fanout.start()
+    for task in asyncio.all_tasks() - {me}:
+        task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await fanout.ready()
+
+
+# Rate
+
+
+@on_virtual_time
+async def test_starts_are_as_far_apart_as_the_rate_says():
+    work = Work()
+
+    await run(range(10), work, concurrency=8, rate=4)
+
+    assert work.started == pytest.approx([each / 4 for each in range(10)], abs=1e-5)
+
+
+@on_virtual_time
+async def test_a_start_that_was_late_is_made_up_for_a_little():
+    work = Work(lambda item: 0.001)
+
+    async def late(seconds):
+        await asyncio.sleep(seconds + 0.004)
+
+    fanout = Fanout(work, skip, range(500), concurrency=8, rate=1000, now=now, sleep=late)
+    fanout.start()
+    await taken(fanout)
+
+    assert now() == pytest.approx(0.5, abs=0.01)
+
+
+@on_virtual_time
+async def test_after_a_pause_of_the_items_there_is_no_burst():
+    work = Work()
+
+    async def items():
+        yield 0
+        await asyncio.sleep(100)
+        for each in range(20):
+            yield each
+
+    await run(items(), work, concurrency=20, rate=10)
+
+    _, *others = work.started
+    assert all(
+        sum(start <= each < start + span for each in others) <= 10 * (span + LATE) + 1
+        for start in others
+        for span in (0.1, 0.5, 1.0)
+    )
+
+
+@on_virtual_time
+async def test_stopping_does_not_wait_for_a_start_that_is_due_later():
+    fanout = fan_out(range(10), rate=0.001)
+    fanout.start()
+    await asyncio.sleep(5)
+
+    fanout.stop()
+
+    assert await taken(fanout) == [(0, "done")]
+    assert now() == 5
+
+
+# Feeds
+
+
+@on_virtual_time
+async def test_a_feed_is_given_what_there_is_room_for():
+    feed = Feed()
+    fanout = fan_out(feed)
+    fanout.start()
+    given = 0
+    results = []
+    while wanted := fanout.wanted:
+        chunk = range(given, min(given + wanted, 20))
+        given = chunk.stop
+        feed.give(chunk)
+        assert fanout.wanted == 0 or given == 20
+        if given == 20:
+            feed.end()
+        await fanout.ready()
+        results += fanout.take()
+    results += await taken(fanout)
+
+    assert sorted(results) == [(each, "done") for each in range(20)]
+
+
+@on_virtual_time
+async def test_a_feed_is_waited_for():
+    feed = Feed()
+    fanout = fan_out(feed)
+    fanout.start()
+    await asyncio.sleep(5)
+    feed.give([1])
+    assert await fanout.ready()
+    feed.end()
+
+    assert await taken(fanout) == [(0, "done")]
+    assert now() == 6
+
+
+@on_virtual_time
+async def test_what_ended_a_feed_is_raised_after_its_results():
+    feed = Feed()
+    fanout = fan_out(feed)
+    fanout.start()
+    feed.give([1, 2])
+    feed.end(ReadError())
+
+    assert await fanout.ready()
+    await asyncio.sleep(1)
+    assert len(fanout.take()) == 2
+    with pytest.raises(ReadError):
+        await fanout.ready()
+
+
+@pytest.mark.parametrize("started", [False, True])
+@on_virtual_time
+async def test_what_a_feed_was_given_and_is_not_read_is_skipped(started):
+    feed = Feed()
+    fanout = fan_out(feed)
+    if started:
+        fanout.start()
+    feed.give(range(6))
+    await asyncio.sleep(0.5)
+    fanout.stop()
+    assert fanout.wanted == 0
+    feed.give([6])  # on its way when it was stopped
+    await fanout.close()
+    feed.give([7])
+
+    kinds = [kind for _, kind in sorted(await taken(fanout))]
+    assert kinds == (["cancelled"] * 3 if started else ["skipped"] * 3) + ["skipped"] * 5
+    assert feed.ended
+    assert fanout.read == 8
+
+
+# Whatever happens
+
+
+@attrs.define
+class Story:
+    """Items, a consumer, and what comes in between."""
+
+    source: str
+    seconds: list  # that each item takes
+    fails_at: int | None
+    pause: float  # before each item, if they are asynchronous
+    concurrency: int
+    ordered: bool
+    rate: float | None
+    pauses: list  # of the consumer, over and over
+    chunk: int | None
+    stops_at: float | None
+    leaves_at: float | None
+    cancelled_at: float | None
+
+    read: int = 0
+    failed: bool = False
+    results: list = attrs.field(factory=list)
+    raised: list = attrs.field(factory=list)
+    work: Work = attrs.field(factory=lambda: Work(float))
+    feed: Feed = attrs.field(factory=Feed)
+    fanout: Fanout = None
+
+    def items(self):
+        for number, each in enumerate(self.seconds):
+            if number == self.fails_at:
+                self.failed = True
+                raise ReadError
+            self.read += 1
+            yield each
+
+    async def async_items(self):
+        for each in self.items():
+            await asyncio.sleep(self.pause)
+            yield each
+
+    def supply(self, left):
+        """Give a feed what it wants."""
+        try:
+            for _ in range(self.fanout.wanted):
+                self.feed.give([next(left)])
+        except StopIteration:
+            self.feed.end()
+        except ReadError as error:
+            self.feed.end(error)
+
+    async def consume(self):
+        fanout, left = self.fanout, self.items()
+        fanout.start()
+        try:
+            self.supply(left)
+            for pause in cycle(self.pauses):
+                if not await fanout.ready():
+                    return
+                assert fanout.read - len(self.results) <= fanout.window
+                self.results += fanout.take(self.chunk)
+                await asyncio.sleep(pause)
+                self.supply(left)
+                if self.leaves_at is not None and now() >= self.leaves_at:
+                    return
+        finally:
+            await fanout.close()
+
+    async def play(self):
+        items = {"iterable": self.items, "async": self.async_items, "feed": lambda: self.feed}
+        items = items[self.source]()
+        self.fanout = fan_out(
+            items, self.work, concurrency=self.concurrency, ordered=self.ordered, rate=self.rate
+        )
+        consuming = asyncio.create_task(self.consume())
+        happenings = (self.stops_at, self.fanout.stop), (self.cancelled_at, consuming.cancel)
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_at(at, happens) for at, happens in happenings if at is not None]
+        await asyncio.wait([consuming])
+        for timer in timers:
+            timer.cancel()
+        if not consuming.cancelled() and (error := consuming.exception()) is not None:
+            self.raised.append(error)
+        try:
+            await take_into(self.results, self.fanout)
+        except ReadError as error:
+            self.raised.append(error)
+        if self.source == "async":
+            await items.aclose()
+        self.check()
+
+    def check(self):
+        undisturbed = self.stops_at is self.leaves_at is self.cancelled_at is None
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert self.work.most <= self.concurrency
+        assert sorted(index for index, _ in self.results) == list(range(self.fanout.read))
+        assert not self.ordered or self.results == sorted(self.results)
+        assert all(type(error) is ReadError for error in self.raised)
+        if self.source != "async" or undisturbed:  # it may be cancelled with an item in hand
+            assert self.fanout.read == self.read
+            assert len(self.raised) == self.failed
+        if undisturbed:
+            assert self.failed or self.read == len(self.seconds)
+            assert {kind for _, kind in self.results} <= {"done"}
+        if self.rate is not None:
+            apart = (later - start for start, later in pairwise(self.work.started))
+            assert all(each >= 1 / self.rate - LATE - 1e-5 for each in apart)
+
+
+seconds = st.sampled_from([0, 0, 1, 2, 7])
+moments = st.none() | st.integers(0, 20)
+
+
+@given(
+    st.builds(
+        Story,
+        source=st.sampled_from(["iterable", "async", "feed"]),
+        seconds=st.lists(seconds, max_size=30),
+        fails_at=st.none() | st.integers(0, 30),
+        pause=st.sampled_from([0, 0, 1, 3]),
+        concurrency=st.integers(1, 6),
+        ordered=st.booleans(),
+        rate=st.sampled_from([None, None, 0.5, 4]),
+        pauses=st.lists(st.sampled_from([0, 0, 0, 1, 5]), min_size=1, max_size=8),
+        chunk=st.sampled_from([1, 2, None]),
+        stops_at=moments,
+        leaves_at=moments,
+        cancelled_at=moments,
+    )
+)
+def test_every_item_read_has_one_result_and_the_bounds_hold(story):
+    virtual.run(story.play())
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("source", [range, numbers], ids=["iterable", "async iterable"])
+def test_a_consumer_may_be_cancelled_at_any_step(source, ordered):
+    async def work(index, item):
+        try:
+            for _ in range(1 + item % 3):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return index, "cancelled"
+        return index, "done"
+
+    async def main(steps):
+        results = []
+        fanout = fan_out(source(20), work, ordered=ordered)
+
+        async def consume():
+            fanout.start()
+            try:
+                while await fanout.ready():
+                    results.append(fanout.take_one())
+                    await asyncio.sleep(0)
+            finally:
+                await fanout.close()
+
+        consuming = asyncio.create_task(consume())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        consuming.cancel()
+        await asyncio.wait([consuming])
+        results += await taken(fanout)
+        assert sorted(index for index, _ in results) == list(range(fanout.read))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return consuming.cancelled()
+
+    ends = [asyncio.run(main(steps)) for steps in range(1, 120)]
+
+    assert ends[0]
+    assert not ends[-1]  # it had come to its end
