@@ -28,6 +28,7 @@ from chatkit_async.models import (
     SessionCreateParams,
     WorkflowTracingParam,
 )
+from chatkit_async.options import PRINTABLE_BITS
 from chatkit_async.secret import Secret
 
 SURROGATE = "\ud83d"
@@ -354,6 +355,14 @@ def test_an_expiration_that_cannot_be_right(expires_after, expected):
     assert problems(expires_after=expires_after) == expected
 
 
+@pytest.mark.parametrize("number", [1, 2, 600, 2**PRINTABLE_BITS - 1], ids=lambda n: n % 1000)
+def test_a_whole_number_from_1_on_is_left_to_the_server(number):
+    assert sent(expires_after=number, rate_limits=number) == (
+        f'"expires_after":{{"seconds":{number},"anchor":"created_at"}},'
+        f'"rate_limits":{{"max_requests_per_1_minute":{number}}}'
+    )
+
+
 def test_a_whole_number_that_python_does_not_print_cannot_be_right():
     assert problems(expires_after=10**5000, rate_limits=-(10**5000)) == {
         "expires_after": "should be smaller, is a very large number",
@@ -403,6 +412,10 @@ def test_rate_limits_that_cannot_be_right(rate_limits, expected):
         ({"file_upload": {"max_file_size": -1}}, {".file_upload.max_file_size": "1, is -1"}),
         ({"file_upload": []}, {".file_upload": "FileUploadParam or a mapping, is of type list"}),
         ({"file_upload": {"enabled": "y"}}, {".file_upload.enabled": "true or false, is of type"}),
+        (
+            {"file_upload": {"max_file": 5}},
+            {".file_upload.max_file": "is unknown, did you mean 'max_files'?"},
+        ),
         ({"threads": {}}, {".threads": "is unknown: what the API has gained since goes into ext"}),
     ],
     ids=ascii,

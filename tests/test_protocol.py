@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import pickle
 import traceback
@@ -108,11 +109,22 @@ def test_an_extra_body_that_is_no_mapping_is_one_problem():
 
 
 def test_version_latest_is_sent_with_a_warning_that_says_why():
-    with pytest.warns(UserWarning, match="version='latest' .* fails in the browser"):
-        call = _protocol.create_session(
+    def create():
+        return _protocol.create_session(
             {"user": "u", "workflow": {"id": "wf", "version": "latest"}}, {}
         )
+
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.warns(UserWarning, match="latest") as caught:
+        call = create()
     assert b'"version":"latest"' in call.body
+    [warning] = caught
+    assert str(warning.message) == (
+        "workflow.version='latest' is accepted by the API and then fails in the browser: "
+        "leave the version out to run the latest one"
+    )
+    # Of the caller of the method that calls this.
+    assert (warning.filename, warning.lineno) == (__file__, line)
 
 
 def test_another_version_is_sent_without():
@@ -424,6 +436,22 @@ def test_a_long_body_is_cut_and_its_fields_are_read_all_the_same():
     assert len(error.message) < 1_100
 
 
+def test_a_body_of_just_the_size_that_is_kept_is_not_cut():
+    empty = len(json.dumps(error_of(message="")).encode())
+    body = error_of(message="m" * (_protocol.MAX_ERROR_BODY - empty))
+    assert failure(json.dumps(body).encode(), 400).body == body
+
+
+def test_what_the_api_said_is_read_in_its_charset():
+    content = json.dumps(error_of(message="d\xe9j\xe0"), ensure_ascii=False).encode("latin-1")
+    error = failure(content, 400, {"Content-Type": "application/json; charset=latin-1"})
+    assert error.message.endswith(": d\xe9j\xe0")
+
+
+def test_what_the_api_said_ends_where_it_ended_but_for_a_full_stop():
+    assert failure(error_of(message="No plan X . "), 400).message.endswith(": No plan X")
+
+
 def test_what_the_api_said_becomes_one_line():
     error = failure(error_of(message="first\r\nsecond\t\x1b[31m third\ud800."), 400)
     assert error.message.endswith("/chatkit/sessions: first second [31m third")
@@ -432,22 +460,35 @@ def test_what_the_api_said_becomes_one_line():
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
     [
-        (401, None, "Check OPENAI_API_KEY or api_key"),
-        (403, None, "The key may not do this"),
-        (429, None, "send fewer at a time"),
-        (429, "insufficient_quota", "trying again will not help"),
-        (404, None, "the usual cause is a workflow that belongs to another project than the key"),
+        (401, None, "Check OPENAI_API_KEY or api_key: it is missing, wrong or revoked"),
+        (403, None, "The key may not do this: check its permissions and its project"),
+        (429, None, "Too many requests for the project's rate limit: send fewer at a time"),
+        (
+            429,
+            "insufficient_quota",
+            "The project's quota is used up: see its billing page; trying again will not help",
+        ),
+        (
+            404,
+            None,
+            (
+                "Check the workflow's id; the usual cause is a workflow that belongs to another "
+                "project than the key"
+            ),
+        ),
     ],
 )
 def test_an_error_says_what_to_do(status, code, hint):
-    assert hint in failure(error_of(code=code), status).message
+    assert failure(error_of(code=code), status).message.endswith(f": No. {hint}")
 
 
 def test_a_404_on_cancel_is_about_the_session():
     error = failure(error_of(), 404, call=CANCEL)
     assert type(error) is NotFoundError
-    assert "Check the session's id" in error.message
-    assert "POST /chatkit/sessions/{session_id}/cancel" in error.message
+    assert error.message == (
+        "the API replied 404 to POST /chatkit/sessions/{session_id}/cancel: No. "
+        "Check the session's id; it must come from the same project as the key"
+    )
 
 
 def test_a_status_without_a_name_gives_no_reason():
@@ -478,8 +519,15 @@ def test_whatever_is_not_2xx_is_an_error(status):
 )
 def test_a_redirect_names_where_it_leads_and_is_not_followed(location, target):
     error = failure(b"", 307, {"Location": location})
-    assert f"Redirects are not followed, as the key would go along (to {target})" in error.message
+    assert error.message.endswith(
+        f". Redirects are not followed, as the key would go along (to {target}): correct base_url"
+    )
     assert "hush-hush" not in error.message
+
+
+@pytest.mark.parametrize(("status", "redirects"), [(300, True), (399, True), (400, False)])
+def test_any_3xx_is_a_redirect_wherever_it_leads(status, redirects):
+    assert ("(to the same host)" in failure(b"", status).message) is redirects
 
 
 def test_an_error_pickles_with_its_headers():
@@ -595,6 +643,7 @@ DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
         ("Wed, 21 Oct 2026 09:28:30 +0200", 30.0),
         ("Wed, 21 Oct 2026 07:28:30 -0000", 30.0),
         ("Wed, 21 Oct 2026 07:28:30", 30.0),
+        ("Wed, 21 Oct 2026 07:28:01 GMT", 1.0),
         ("Wed, 21 Oct 2026 07:28:00 GMT", None),
         ("Wed, 21 Oct 2026 07:27:00 GMT", None),
         ("Wed, 32 Oct 2026 07:27:00 GMT", None),
@@ -610,7 +659,8 @@ def test_a_date_counts_from_now_without_the_reply_s_own(monkeypatch, date):
     class Clock(datetime):
         @classmethod
         def now(cls, tz=None):
-            return datetime(2026, 10, 21, 7, 28, tzinfo=UTC).astimezone(tz)
+            assert tz is UTC, "a naive time cannot be compared with the server's"
+            return datetime(2026, 10, 21, 7, 28, tzinfo=UTC)
 
     monkeypatch.setattr(_protocol, "datetime", Clock)
     headers = {"Retry-After": "Wed, 21 Oct 2026 07:28:05 GMT", **date}

@@ -288,6 +288,66 @@ def test_a_burst_is_no_rate():
     assert gate._rate == pytest.approx(25)
 
 
+def test_the_rate_is_the_best_that_was_seen_until_the_end_of_the_wait():
+    gate = RateGate()
+    for tenth in range(20):
+        gate.accepted(now=tenth / 10, sent=tenth / 10)
+
+    gate.push_back(now=2.0, sent=1.9, wait=1)
+
+    assert gate._rate == pytest.approx(20 / 3)
+
+
+def test_one_attempt_per_wait_is_what_a_short_wait_allows():
+    gate = RateGate()
+
+    gate.push_back(now=1, sent=0, wait=0.1)
+
+    assert gate._rate == pytest.approx(10)
+
+
+def test_a_server_that_accepts_nothing_is_asked_once_in_the_longest_wait():
+    gate = RateGate()
+    gate.push_back(now=0, sent=0, wait=1)
+
+    gate.push_back(now=1000, sent=999, wait=3600)
+
+    assert gate._rate == pytest.approx(1 / RateGate.LONGEST)
+
+
+def test_what_was_accepted_before_a_push_back_and_is_heard_of_after_it_counts_for_its_time():
+    gate = RateGate()
+    gate.push_back(now=10, sent=9, wait=4)
+    rate = gate._rate
+
+    gate.accepted(now=10.5, sent=9.5)
+
+    assert gate._rate == pytest.approx(rate + 1 / 4)
+
+
+@pytest.mark.parametrize(("late", "wait"), [(0.0, 1.0), (0.3, 0.7), (0.5, 0.5), (0.8, 0.5)])
+def test_half_an_interval_of_a_late_timer_is_made_up_for(late, wait):
+    gate = RateGate()
+    gate.push_back(now=0, sent=0, wait=1)  # one a second
+    first, second = gate.enter(0.1, list), gate.enter(0.2, list)
+
+    assert gate.admit(first, now=1 + late) == 0
+    gate.leave(first)
+
+    assert gate.admit(second, now=1 + late) == pytest.approx(wait)
+
+
+def test_a_forked_child_forgets_who_waited_and_who_held_the_lock():
+    gate = RateGate()
+    gate.push_back(now=0, sent=0, wait=1)
+    gate.enter(0.1, list)
+    gate._lock.acquire()
+
+    gate.after_fork()
+
+    assert gate.admit(gate.enter(0.2, list), now=1) == 0
+
+
 @pytest.mark.parametrize("accepted", [0, 3])
 def test_a_push_back_never_raises_the_pace_whatever_short_wait_it_asks_for(accepted):
     gate = RateGate()
