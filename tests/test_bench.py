@@ -11,9 +11,12 @@ import pytest
 
 BENCH = Path(__file__).parent / "bench"
 
+# It starts some thirty interpreters, one after the other.
+pytestmark = pytest.mark.timeout(300)
 
-def run(*options):
-    return subprocess.run(
+
+def run(*options, code=0):
+    done = subprocess.run(
         [
             sys.executable,
             BENCH,
@@ -23,12 +26,16 @@ def run(*options):
             "0.001",
             "--without",
             "openai",
+            "--without",
+            "httpx2",
             *options,
         ],
         stdout=subprocess.PIPE,
-        check=True,
+        check=False,
         text=True,
-    ).stdout
+    )
+    assert done.returncode == code
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +56,12 @@ def test_figures_with_an_aim_say_whether_they_met_it(printed_and_written):
     _, written = printed_and_written
     for figure in written["figures"]:
         assert (figure["met"] is None) == (figure["aim"] is None)
+
+
+def test_no_two_figures_have_the_same_name(printed_and_written):
+    _, written = printed_and_written
+    names = [figure["name"] for figure in written["figures"]]
+    assert len(set(names)) == len(names)
 
 
 def test_the_report_names_machine_and_versions(printed_and_written):
@@ -72,6 +85,21 @@ def test_a_peer_that_is_left_out_is_so_with_a_line_saying_why(printed_and_writte
     printed, written = printed_and_written
     assert "openai" not in {row["who"] for row in written["context"]}
     assert "openai is left out: as asked" in printed
+
+
+def test_what_is_worse_than_the_baseline_fails_the_check(tmp_path):
+    baseline = tmp_path / "baseline.json"
+    options = ["--only", "import", "--json", tmp_path / "report.json", "--baseline", baseline]
+    run(*options, "--save")
+    kept = json.loads(baseline.read_text(encoding="utf-8"))
+    [name] = kept["figures"]
+
+    kept["figures"][name] = 1e-6
+    baseline.write_text(json.dumps(kept), encoding="utf-8")
+    assert f"more than 10% worse than the baseline: {name}" in run(*options, "--check", code=1)
+    kept["figures"][name] = 1e6
+    baseline.write_text(json.dumps(kept), encoding="utf-8")
+    assert "than the baseline" not in run(*options, "--check")
 
 
 def test_the_layers_add_up_from_bare_aiohttp_to_create():

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import peers
@@ -90,6 +97,8 @@ def bulk(peer: str, base_url: str, requests: int, at_once: int) -> Measured:
     """Create sessions from rows, so many at a time."""
     if peer == "chatkit_async, blocking":
         return _blocking(base_url, requests, at_once)
+    if peer == "chatkit_async, command line":
+        return _command_line(base_url, requests, at_once)
     with loop_of(peer) as runner:
         return runner.run(_bulk(client_of(peer), base_url, requests, at_once))
 
@@ -115,6 +124,39 @@ def _blocking(base_url: str, requests: int, at_once: int) -> Measured:
         with Meter(base_url) as meter:
             meter.requests = _all(create_all(requests), requests)
         return meter.measured
+
+
+def _command_line(base_url: str, requests: int, at_once: int) -> Measured:
+    """Our command line, with its journal. What it takes to start, a run of one row tells."""
+    with tempfile.TemporaryDirectory() as folder, Meter(base_url) as meter:
+        started = _command(Path(folder), base_url, 1, at_once)
+        done = _command(Path(folder), base_url, requests, at_once)
+        meter.requests = requests + 1
+    return replace(
+        meter.measured,
+        requests=requests - 1,
+        wall=max(done.wall - started.wall, 1e-9),
+        cpu=max(done.cpu - started.cpu, 1e-9) / requests,
+    )
+
+
+def _command(folder: Path, base_url: str, requests: int, at_once: int) -> Measured:
+    source, journal = folder / f"{requests}.jsonl", folder / f"{requests}.journal"
+    with source.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows(requests))
+    command = [sys.executable, "-P", "-m", "chatkit_async", "bulk", "create", source]
+    options = ["--output", journal, "--concurrency", str(at_once)]
+    environment = os.environ | {"OPENAI_API_KEY": peers.API_KEY, "OPENAI_BASE_URL": base_url}
+    before, wall = os.times(), time.perf_counter()
+    subprocess.run(
+        [*command, *options], env=environment, check=True, stderr=subprocess.DEVNULL, timeout=300
+    )
+    after, wall = os.times(), time.perf_counter() - wall
+    cpu = after.children_user - before.children_user
+    cpu += after.children_system - before.children_system
+    with journal.open(encoding="utf-8") as file:
+        _all(sum('"created"' in line for line in file), requests)
+    return Measured(requests=requests, cpu=cpu, wall=wall)
 
 
 def _all(created: int, requests: int) -> int:

@@ -46,10 +46,10 @@ class Ladder:
         return await response.read()
 
     async def send(self) -> object:
-        return await self._client._send(self._call, self._key)
+        return await self._client._send(self._call, self._key, None)
 
     async def attempt(self) -> object:
-        return await self._client._attempt(self._call, 20.0, 60.0)
+        return await self._client._attempt(self._call, 20.0, 60.0, None)
 
     async def attempts(self) -> object:
         return await self._client._call(self._call, {})

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 LIBRARIES = ["chatkit-async", "aiohttp", "attrs", "cattrs", "anyio", "openai", "httpx2", "uvloop"]
 
+TOLERANCE = 0.10
+"""How much worse than the baseline a ratio may be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -25,6 +28,8 @@ class Figure:
         name: What is compared with what.
         values: One for each round: a ratio, or, where `unit` says so, a difference.
         aim: What we want it to be at most; with `at_least`, at least.
+        unit: Of a difference.
+        baseline: What it was in the run that is kept as the baseline.
     """
 
     name: str
@@ -32,6 +37,7 @@ class Figure:
     aim: float | None = None
     at_least: bool = False
     unit: str = ""
+    baseline: float | None = None
 
     @property
     def median(self) -> float:
@@ -51,6 +57,20 @@ class Figure:
             return None
         return self.median >= self.aim if self.at_least else self.median <= self.aim
 
+    @property
+    def worse(self) -> bool:
+        """Whether it is worse than the baseline by more than the tolerance.
+
+        The median is, and three rounds of four are worse than the baseline: a few bad rounds on a
+        busy machine are not ours.
+        """
+        if self.baseline is None or self.unit:
+            return False
+        low, high = self.quartiles
+        if self.at_least:
+            return self.median * (1 + TOLERANCE) < self.baseline and high < self.baseline
+        return self.median > self.baseline * (1 + TOLERANCE) and low > self.baseline
+
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -61,6 +81,8 @@ class Figure:
             "aim": self.aim,
             "at_least": self.at_least,
             "met": self.met,
+            "baseline": self.baseline,
+            "worse": self.worse,
         }
 
     def as_row(self) -> list[str]:
@@ -72,7 +94,8 @@ class Figure:
             f"{_short(self.median)}{self.unit}",
             f"{_short(low)} .. {_short(high)}",
             "" if self.aim is None else f"{sign} {_short(self.aim)}{self.unit}",
-            verdict,
+            "" if self.baseline is None else f"{_short(self.baseline)}{self.unit}",
+            f"{verdict} WORSE" if self.worse else verdict,
         ]
 
 
@@ -119,15 +142,17 @@ def load() -> float | None:
 def text(figures: Sequence[Figure], whole: dict[str, Any]) -> str:
     """The report for a terminal."""
     figure_rows = [
-        ["figure", "ratio", "quartiles", "aim", ""],
+        ["figure", "ratio", "quartiles", "aim", "baseline", ""],
         *(figure.as_row() for figure in figures),
     ]
     columns = {
         "cpu_us": "CPU, us",
         "p50_us": "p50, us",
+        "p99_us": "p99, us",
         "rate": "creates/s",
         "server_cpu_us": "server CPU, us",
         "server_busy": "server busy",
+        "memory": "memory, kB",
     }
     context_rows = [
         ["measured, absolute: as context", "who", *columns.values(), ""],
@@ -144,6 +169,7 @@ def text(figures: Sequence[Figure], whole: dict[str, Any]) -> str:
             *table(context_rows),
             "",
             f"medians of {whole['rounds']} interleaved rounds, and their quartiles",
+            f"it took {whole['seconds']} s",
             ", ".join(f"{name} {value}" for name, value in whole["machine"].items()),
             ", ".join(f"{name} {version}" for name, version in whole["versions"].items()),
             *whole["notes"],
@@ -154,13 +180,11 @@ def text(figures: Sequence[Figure], whole: dict[str, Any]) -> str:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return (
-        f"{value:.0%}"
-        if name == "server_busy"
-        else f"{value:.1f}"
-        if value < 10
-        else f"{value:.0f}"
-    )
+    if name == "server_busy":
+        return f"{value:.0%}"
+    if name == "memory":
+        return f"{value / 1000:,.1f}"
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
