@@ -6,6 +6,7 @@ Each command is a module. What it raises becomes a paragraph on stderr and an ex
 import click
 
 from chatkit_async import __version__
+from chatkit_async.cli._bulk import bulk
 from chatkit_async.cli._demo import demo
 from chatkit_async.cli._doctor import doctor
 from chatkit_async.cli._emulator import emulator
@@ -39,6 +40,7 @@ Data goes to stdout, all else to stderr. Exit codes:
     0  done
     1  failed
     2  wrong usage
+    3  done in part: not every row of a bulk run
     4  no key, or the API refused it
   130  interrupted
 
@@ -61,5 +63,5 @@ def commands() -> None:
     """
 
 
-for _command in (demo, create, cancel, emulator, doctor):
+for _command in (demo, create, cancel, bulk, emulator, doctor):
     commands.add_command(_command)

@@ -18,6 +18,7 @@ from chatkit_async.errors import (
 
 FAILED = 1
 USAGE = 2
+PARTIAL = 3
 AUTHENTICATION = 4
 INTERRUPTED = 130
 

@@ -17,10 +17,11 @@ def test_the_help_begins_with_what_a_newcomer_wants(invoke, option):
     shown = invoke(option).stdout
     assert shown.index("chatkit-async demo") < shown.index("Commands:")
     listed = shown.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in listed[:5]] == [
+    assert [line.split()[0] for line in listed[:6]] == [
         "demo",
         "create",
         "cancel",
+        "bulk",
         "emulator",
         "doctor",
     ]
@@ -32,6 +33,7 @@ def test_the_help_states_the_exit_codes_and_the_environment(invoke):
         "0  done",
         "1  failed",
         "2  wrong usage",
+        "3  done in part: not every row of a bulk run",
         "4  no key, or the API refused it",
         "130  interrupted",
         "OPENAI_API_KEY     the key",
@@ -41,7 +43,7 @@ def test_the_help_states_the_exit_codes_and_the_environment(invoke):
 
 
 def test_the_help_fits_a_terminal_of_80_columns(invoke):
-    for command in ([], ["demo"], ["create"], ["cancel"], ["emulator"], ["doctor"]):
+    for command in ([], ["demo"], ["create"], ["cancel"], ["bulk"], ["emulator"], ["doctor"]):
         shown = invoke(*command, "--help").stdout
         assert max(map(len, shown.splitlines())) <= 80
 

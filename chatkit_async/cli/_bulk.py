@@ -1,0 +1,351 @@
+"""`chatkit-async bulk`: create and cancel many sessions, with a journal to resume by."""
+
+import os
+import sys
+import warnings
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import attrs
+import click
+
+from chatkit_async.bulk import BulkRun
+from chatkit_async.cli._failures import AUTHENTICATION, INTERRUPTED, PARTIAL, USAGE, exit_code
+from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
+from chatkit_async.cli._journal import Header, Journal, lock
+from chatkit_async.cli._options import debug_option, secret_option, timeout_option
+from chatkit_async.cli._output import note, without_secrets
+from chatkit_async.cli._rows import (
+    CsvDecoder,
+    Decoder,
+    IdDecoder,
+    InputError,
+    JsonDecoder,
+    Stream,
+    Values,
+    fingerprint_of,
+    problems_of_cancel,
+    problems_of_create,
+    read_defaults,
+)
+from chatkit_async.cli._running import run
+from chatkit_async.client import AsyncChatKit
+from chatkit_async.errors import Problem
+from chatkit_async.options import MAX_CONNECTIONS, Settings
+
+V = TypeVar("V")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+
+
+@click.group(short_help="Create or cancel many sessions, from a file.")
+def bulk() -> None:
+    """Create or cancel many sessions, from a file, with a journal to resume by."""
+
+
+def _run_options(command: F) -> F:
+    """Add what both commands have."""
+    options: tuple[Callable[[Any], Any], ...] = (
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Where outcomes go: the journal to --resume by. Default: stdout.",
+        ),
+        click.option("--resume", is_flag=True, help="Go on with the run that FILE is of."),
+        click.option(
+            "--retry-unknown",
+            is_flag=True,
+            help="With --resume: send rows again whose reply never came.",
+        ),
+        click.option(
+            "--retry-rejected",
+            is_flag=True,
+            help="With --resume: send rows again that were rejected, as they are now.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Check every row, and send nothing."),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, 10_000),
+            default=64,
+            show_default=True,
+            metavar="N",
+            help="Requests in flight, at most.",
+        ),
+        click.option(
+            "--rate",
+            type=click.FloatRange(0, min_open=True),
+            metavar="N",
+            help="Rows started per second, at most. Default: no limit.",
+        ),
+        click.option("--limit", type=click.IntRange(1), metavar="N", help="Send N rows, and end."),
+        timeout_option,
+        debug_option,
+    )
+    for option in reversed(options):
+        command = cast("F", option(command))
+    return command
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What both commands were told."""
+
+    output: Path | None
+    resume: bool
+    retry_unknown: bool
+    retry_rejected: bool
+    dry_run: bool
+    concurrency: int
+    rate: float | None
+    limit: int | None
+    timeout: float
+    renew_expired: bool = False
+    show_secret: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.resume and self.output is None:
+            raise click.UsageError("--resume needs --output FILE: the journal of the run.")
+        if not self.resume and (self.retry_unknown or self.retry_rejected or self.renew_expired):
+            raise click.UsageError(
+                "--retry-unknown, --retry-rejected and --renew-expired go with --resume."
+            )
+
+
+_SOURCE = click.argument(
+    "source",
+    metavar="INPUT",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+)
+
+
+@bulk.command("create", short_help="Create a session for each row of a file.")
+@_SOURCE
+@click.option(
+    "--format",
+    "input_format",
+    type=click.Choice(["csv", "jsonl"]),
+    help="How INPUT is written. Default: as its name says; of stdin: jsonl.",
+)
+@click.option(
+    "--defaults",
+    "defaults_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="JSON or TOML: fields for all rows, where a row does not say otherwise.",
+)
+@click.option(
+    "--renew-expired", is_flag=True, help="With --resume: create sessions anew that are over."
+)
+@secret_option
+@_run_options
+@click.pass_context
+def create(
+    context: click.Context,
+    /,
+    *,
+    source: Path,
+    input_format: str | None,
+    defaults_path: Path | None,
+    **options: Any,
+) -> None:
+    r"""Create a session for each row of INPUT, which is CSV, JSON lines, or - for stdin.
+
+    Each outcome is a line of JSON in FILE, which only you can read: it holds the client secrets.
+    With --resume the same command goes on where it ended, however that was.
+
+    \b
+      chatkit-async bulk create users.csv --defaults workflow.toml -o sessions.jsonl
+    """
+    given = Options(**options)
+    defaults = {} if defaults_path is None else read_defaults(defaults_path)
+    decoder = _decoder(source, input_format, defaults)
+    with _opened(source) as (stream, status):
+        rows = Source(decoder, stream, status)
+        if given.dry_run:
+            context.exit(_check(rows, problems_of_create, given.limit))
+        header = Header(
+            command="bulk create",
+            base_url=Settings.resolve({}).base_url,
+            input=source.name,
+            defaults=fingerprint_of(defaults) if defaults else None,
+        )
+        context.exit(
+            _go(
+                given,
+                header,
+                lambda sink: Job(rows, sink, "created", again=_again(given), limit=given.limit),
+                lambda client, values: client.sessions.create_many(
+                    values, concurrency=given.concurrency, rate=given.rate
+                ),
+            )
+        )
+
+
+@bulk.command("cancel", short_help="Cancel sessions, or all that a run created.")
+@_SOURCE
+@_run_options
+@click.pass_context
+def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
+    """Cancel the sessions of INPUT: the journal of a run that created them, or their ids.
+
+    Ids stand one to a line, by themselves or as the "id" of a JSON object; - is stdin. With FILE
+    it has a journal of its own, and can be resumed as well.
+    """
+    given = Options(**options)
+    with _opened(source, journal=True) as (stream, status):
+        rows = Source(IdDecoder(), stream, status)
+        if given.dry_run:
+            context.exit(_check(rows, problems_of_cancel, given.limit))
+        header = Header(
+            command="bulk cancel",
+            base_url=Settings.resolve({}).base_url,
+            input=source.name,
+            defaults=None,
+        )
+        context.exit(
+            _go(
+                given,
+                header,
+                lambda sink: Job(rows, sink, "cancelled", again=_again(given), limit=given.limit),
+                lambda client, ids: client.sessions.cancel_many(
+                    ids, concurrency=given.concurrency, rate=given.rate
+                ),
+            )
+        )
+
+
+def _again(given: Options) -> Again:
+    return Again(
+        unknown=given.retry_unknown, rejected=given.retry_rejected, expired=given.renew_expired
+    )
+
+
+def _decoder(source: Path, given: str | None, defaults: Values) -> Decoder[Values]:
+    name = given or ("jsonl" if source.name == "-" else _FORMATS.get(source.suffix.lower()))
+    if name is None:
+        raise click.UsageError(f"how is {source} written? Say --format csv or --format jsonl.")
+    return CsvDecoder(defaults) if name == "csv" else JsonDecoder(defaults)
+
+
+@contextmanager
+def _opened(
+    source: Path, *, journal: bool = False
+) -> Generator[tuple[Stream, os.stat_result | None]]:
+    """Open the input, which may be a journal: one that is being written is not read."""
+    if source.name == "-":
+        # Nobody may be there to give any.
+        stdin = cast("BinaryIO | None", getattr(sys.stdin, "buffer", None))
+        if stdin is None:
+            raise InputError("there is no standard input")
+        yield cast("Stream", stdin), None
+        return
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror or error}") from None
+    with file:
+        if journal:
+            try:
+                lock(file.fileno(), shared=True)
+            except BlockingIOError:
+                raise InputError(f"{source} is being written by a run: end that first") from None
+        yield file, os.fstat(file.fileno())
+
+
+def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: int | None) -> int:
+    """Say what is wrong with any row; returns the exit code."""
+    number = wrong = 0
+    with _once():
+        for row in islice(source.all(), limit):
+            number += 1
+            problems = dict(row.problems)
+            if "row" not in problems:  # else there is nothing to check
+                problems = {**dict(check(row.value)), **problems}
+            wrong += bool(problems)
+            for path, sentence in problems.items():
+                note(without_secrets(f"line {row.line}: {path}: {sentence}"))
+    note(f"{number:,} rows, {wrong:,} of them wrong. Nothing was sent.")
+    return USAGE if wrong else 0
+
+
+def _go(
+    given: Options,
+    header: Header,
+    make_job: Callable[[Sink], Job[V]],
+    start: Callable[[AsyncChatKit, AsyncIterator[V]], BulkRun[Any]],
+) -> int:
+    """Do a run; returns the exit code."""
+    with ExitStack() as stack:
+        stack.enter_context(_once())
+        sink: Sink = Printed(show_secret=given.show_secret)
+        if given.output is not None:
+            sink = stack.enter_context(
+                Journal(
+                    given.output,
+                    header,
+                    resume=given.resume,
+                    show_secret=header.command == "bulk create",
+                )
+            )
+        job = make_job(sink)
+        client = AsyncChatKit(
+            timeout=given.timeout, max_connections=max(MAX_CONNECTIONS, given.concurrency)
+        )
+        try:
+            run(
+                job.work(client, lambda values: start(client, values)),
+                on_interrupt=job.interrupt,
+            )
+        finally:
+            note(job.summary())
+            _advise(job, given)
+    if job.interrupted:
+        return INTERRUPTED
+    return _exit_code(job)
+
+
+def _advise(job: Job[V], given: Options) -> None:
+    """Say what can be done about what is left."""
+    if job.stopped_by is not None:
+        note(f"Stopped: {without_secrets(str(job.stopped_by))}")
+    if given.output is None:
+        return
+    if job.unfinished:
+        note("--resume goes on from here.")
+    # What stopped the run rejected rows as well, which need no other option.
+    rejected = 0 if job.stopped_by is not None else job.totals["rejected"]
+    for number, option, what in (
+        (job.totals["unknown"], "--retry-unknown", "of unknown outcome: send them again"),
+        (rejected, "--retry-rejected", "were rejected: mend them and send them again"),
+        (job.expired, "--renew-expired", "have sessions that are over: create them anew"),
+    ):
+        if number:
+            note(f"{number:,} {what} with --resume {option}.")
+
+
+def _exit_code(job: Job[V]) -> int:
+    if job.stopped_by is not None and exit_code(job.stopped_by) == AUTHENTICATION:
+        return AUTHENTICATION
+    return 0 if (+job.totals).keys() <= {"created", "cancelled"} else PARTIAL
+
+
+@contextmanager
+def _once() -> Generator[None]:
+    """Show each warning once, not for each row."""
+    shown: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_once(message: Warning | str, *where: Any, **how: Any) -> None:
+            if str(message) not in shown:
+                shown.add(str(message))
+                show(message, *where, **how)
+
+        warnings.showwarning = show_once
+        yield

@@ -1,0 +1,353 @@
+"""A bulk run: rows go out, what became of them comes in, and the journal hears of both in time."""
+
+import asyncio
+import os
+import stat
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import attrs
+import click
+
+from chatkit_async.bulk import BulkRun, Kind, Outcome
+from chatkit_async.cli._journal import KIND_OF, History, State, outcome_record
+from chatkit_async.cli._output import note, without_secrets, write_json
+from chatkit_async.cli._progress import Progress, duration
+from chatkit_async.cli._rows import CHUNK, Decoder, InputError, Row, Rows, Stream, read
+from chatkit_async.client import AsyncChatKit
+from chatkit_async.errors import ChatKitError, ParameterError
+
+V = TypeVar("V")
+
+SYNC = 1.0
+"""Seconds between two times that the journal is brought to the disk."""
+
+UNDO = 10.0
+"""Seconds that cancelling a session takes at most whose outcome could not be written."""
+
+SHOWN = 5
+"""How many rows' failures are shown as they happen."""
+
+
+@attrs.frozen(kw_only=True)
+class Again:
+    """Which rows of an earlier run are sent again, beside those that never had their turn."""
+
+    unknown: bool = False
+    rejected: bool = False
+    expired: bool = False
+
+    def includes(self, state: State) -> bool:
+        """Whether a row in this state is sent again."""
+        return (
+            state is State.OPEN
+            or (self.unknown and state in {State.SENT, State.UNKNOWN})
+            or (self.rejected and state is State.REJECTED)
+            or (self.expired and state is State.EXPIRED)
+        )
+
+
+class Sink(Protocol):
+    """Where outcomes go: the journal, or stdout."""
+
+    @property
+    def history(self) -> History:
+        """What it says of each row from earlier runs."""
+        ...
+
+    def intent(self, row: Row[object]) -> None:
+        """Note that a row is about to be sent."""
+        ...
+
+    def outcome(self, row: Row[object], outcome: Outcome[object]) -> None:
+        """Note what became of a row."""
+        ...
+
+    def sync(self) -> None:
+        """Bring to the disk what was noted."""
+        ...
+
+
+class Printed:
+    """Outcomes on stdout, from where nothing can be resumed."""
+
+    def __init__(self, *, show_secret: bool) -> None:
+        self.history = History()
+        self._show_secret = show_secret
+        self._failure: Exception | None = None
+
+    def intent(self, row: Row[object]) -> None:
+        """Of no use to whoever reads."""
+
+    def outcome(self, row: Row[object], outcome: Outcome[object]) -> None:
+        """Print what became of a row."""
+        if self._failure is not None:
+            raise self._failure  # after a pipe was closed, what is written goes nowhere
+        try:
+            write_json(outcome_record(row, outcome, show_secret=self._show_secret))
+        except (click.ClickException, click.exceptions.Exit) as error:
+            self._failure = error
+            raise
+
+    def sync(self) -> None:
+        """Each line is flushed as it is printed."""
+
+
+class Source(Generic[V]):
+    """The rows of the input, and how much of it was read."""
+
+    def __init__(self, decoder: Decoder[V], stream: Stream, status: os.stat_result | None) -> None:
+        self.rows = Rows(decoder)
+        self.stream = stream
+        self.waits = status is None or not stat.S_ISREG(status.st_mode)
+        self._size = 0 if self.waits or status is None else status.st_size
+
+    @property
+    def share(self) -> float | None:
+        """How much of it was read, 0 to 1; None: there is no telling."""
+        return min(1.0, self.rows.read / self._size) if self._size else None
+
+    def all(self) -> Iterator[Row[V]]:
+        """Read all rows, one after the other, with nothing else going on."""
+        while data := self.stream.read1(CHUNK):
+            yield from self.rows.feed(data)
+        yield from self.rows.end()
+
+
+class Job(Generic[V]):
+    """A run: takes rows from the source to the API, and what becomes of them to the sink.
+
+    Attributes:
+        totals: How many rows came to what, in this run and in those that it continues.
+        interrupted: Whether Ctrl-C was pressed.
+        stopped_by: What stopped the run, as it would have hit every row.
+    """
+
+    def __init__(
+        self, source: Source[V], sink: Sink, done: Kind, *, again: Again, limit: int | None
+    ) -> None:
+        # In the order in which they are told.
+        kinds: tuple[Kind, ...] = (done, "rejected", "unknown", "not_attempted")
+        self.totals: Counter[str] = Counter(dict.fromkeys(kinds, 0))
+        self.interrupted = False
+        self.stopped_by: ChatKitError | None = None
+        self.expired = 0
+        self._done: Kind = done
+        for state, number in sink.history.counts().items():
+            self.totals[self._kind(state)] += number
+        self._source = source
+        self._sink = sink
+        self._again = again
+        self._limit = limit
+        self._sent = 0
+        self._pending: dict[int, Row[V]] = {}
+        self._unwritten: list[tuple[Row[V], Outcome[V]]] = []
+        self._failure: Exception | None = None
+        self._run: BulkRun[Any] | None = None
+        self._progress = Progress(self._share, self._under_way)
+
+    async def work(
+        self, client: AsyncChatKit, start: Callable[[AsyncIterator[V]], BulkRun[Any]]
+    ) -> None:
+        """Go through the rows.
+
+        Raises:
+            InputError: the input cannot be read, or is another than before.
+            click.ClickException, click.exceptions.Exit: an outcome could not be written.
+        """
+        async with client:
+            self._run = bulk_run = start(self._rows())
+            try:
+                async with _beside(self._progress.show(), self._sync()):
+                    try:
+                        async with bulk_run:
+                            await self._take_all(bulk_run)
+                    finally:
+                        # Left early: by a second Ctrl-C, or what reading the rows raised.
+                        await self._take_all(bulk_run)
+            finally:
+                self.stopped_by = bulk_run.summary.stopped_by
+                await self._undo(client)
+        if self._failure is not None:
+            raise self._failure
+
+    def interrupt(self) -> bool:
+        """Let what is in flight finish; returns whether that is still to come."""
+        if self._run is None or self.interrupted:
+            return False
+        self.interrupted = True
+        self._say("Interrupted: finishing what is in flight. Ctrl-C again stops at once.")
+        self._run.stop()
+        return True
+
+    def summary(self) -> str:
+        """What came of it all, in a line."""
+        counted = ", ".join(
+            f"{number:,} {kind.replace('_', ' ')}" for kind, number in self.totals.items() if number
+        )
+        said = f"{self.totals.total():,} rows: {counted}." if counted else "No rows."
+        if self._run is not None and (now := self._run.summary).attempts:
+            said += f" {now.attempts:,} attempts in {duration(now.elapsed)}."
+        return said
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run that resumes this one has rows to send, as far as this one knows."""
+        return (
+            self.interrupted
+            or self.stopped_by is not None
+            or self._sent == self._limit
+            or self.totals["not_attempted"] > 0
+        )
+
+    # Rows -----------------------------------------------------------------------------------------
+
+    async def _rows(self) -> AsyncIterator[V]:
+        """The rows to send, each with its intent written."""
+        source, ended = self._source, False
+        while not ended:
+            data = await read(source.stream, waits=source.waits)
+            ended = not data
+            for row in source.rows.end() if ended else source.rows.feed(data):
+                if self._sent == self._limit or self._failure is not None:
+                    return
+                if self._is_to_send(row):
+                    self._sink.intent(row)
+                    self._pending[self._sent] = row
+                    self._sent += 1
+                    yield row.value
+        known = len(self._sink.history)
+        if source.rows.index < known:
+            raise InputError(
+                f"the input has {source.rows.index:,} rows, and the journal {known:,}: it is another"
+            )
+
+    def _is_to_send(self, row: Row[V]) -> bool:
+        state = self._sink.history.state(row.index)
+        if state is not None:
+            sends = self._again.includes(state)
+            # A row that was refused is one to mend before it is sent again.
+            if not (self._sink.history.is_of(row) or (sends and state is State.REJECTED)):
+                raise InputError(
+                    f"row {row.index + 1:,}, on line {row.line:,}, is not what it was when the "
+                    "journal was written: resume with the same input and the same defaults"
+                )
+            self.totals[self._kind(state)] -= 1
+            if not sends:
+                self._leave(row, state)
+                return False
+        if row.problems:
+            self._note(row, _unsent(row, "rejected", ParameterError(row.problems)))
+            return False
+        return True
+
+    def _leave(self, row: Row[V], state: State) -> None:
+        """Leave a row as it is; of one that was sent, the journal says so from now on."""
+        if state is State.SENT:
+            error = ChatKitError("an earlier run ended before it knew the outcome")
+            self._note(row, _unsent(row, "unknown", error, attempts=1))
+            return
+        self.totals[self._kind(state)] += 1
+        self._progress.skipped += 1
+        self.expired += state is State.EXPIRED
+
+    # Outcomes -------------------------------------------------------------------------------------
+
+    async def _take_all(self, bulk_run: BulkRun[Any]) -> None:
+        outcome: Outcome[V]
+        async for outcome in bulk_run:
+            self._note(self._pending.pop(outcome.index), outcome)
+
+    def _note(self, row: Row[V], outcome: Outcome[V]) -> None:
+        self.totals[outcome.kind] += 1
+        self._progress.kinds[outcome.kind] += 1
+        if outcome.error is not None and outcome.kind != "not_attempted":
+            self._show(row, outcome)
+        try:
+            self._sink.outcome(row, outcome)
+        except (click.ClickException, click.exceptions.Exit) as error:
+            self._unwritten.append((row, outcome))
+            self._failure = self._failure or error
+            cast("BulkRun[Any]", self._run).stop()
+
+    def _kind(self, state: State) -> Kind:
+        return KIND_OF.get(state, self._done)
+
+    def _show(self, row: Row[V], outcome: Outcome[V]) -> None:
+        """Say why a row failed, for the first few."""
+        failed = self._progress.kinds["rejected"] + self._progress.kinds["unknown"]
+        if failed <= SHOWN:
+            self._say(f"line {row.line}: {outcome.kind}: {outcome.error}")
+        elif failed == SHOWN + 1:
+            self._say("There are more like these: see the outcomes.")
+
+    def _say(self, text: str) -> None:
+        self._progress.clear()
+        note(without_secrets(text))
+
+    def _share(self) -> float | None:
+        of_limit = None if self._limit is None else self._sent / self._limit
+        shares = [share for share in (self._source.share, of_limit) if share is not None]
+        return max(shares, default=None)
+
+    def _under_way(self) -> tuple[int, int]:
+        summary = cast("BulkRun[Any]", self._run).summary
+        return summary.in_flight, summary.waiting
+
+    async def _sync(self) -> None:
+        """Bring the journal to the disk now and then, in a thread: a disk can take its time."""
+        while True:
+            await asyncio.sleep(SYNC)
+            await asyncio.to_thread(self._sink.sync)
+
+    async def _undo(self, client: AsyncChatKit) -> None:
+        """Write once more what could not be written, or else cancel it: nobody would know of it."""
+        sessions: dict[str, int] = {}
+        for row, outcome in self._unwritten:
+            try:
+                self._sink.outcome(row, outcome)
+            except (click.ClickException, click.exceptions.Exit):
+                # To whoever resumes it is a row that was sent and has no outcome.
+                self.totals[outcome.kind] -= 1
+                self.totals["unknown"] += 1
+                session_id = getattr(outcome.session, "id", None)
+                if outcome.kind == "created" and session_id is not None:
+                    sessions[session_id] = row.line
+                else:
+                    self._say(f"line {row.line}: {outcome.kind}, and not written.")
+        if not sessions:
+            return
+        cancelled = client.sessions.cancel_many(list(sessions), max_wait=UNDO, timeout=UNDO)
+        for undone in await cancelled.results():
+            said = "cancelled" if undone.session is not None else f"NOT cancelled: {undone.error}"
+            self._say(
+                f"line {sessions[undone.row]}: {undone.row} was created, not written, and {said}"
+            )
+
+
+def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) -> Outcome[V]:
+    """The outcome of a row that was not sent by this run."""
+    return Outcome(
+        index=row.index,
+        row=row.value,
+        kind=kind,
+        session=None,
+        error=error,
+        attempts=attempts,
+        lost=attempts,
+        elapsed=0.0,
+    )
+
+
+@asynccontextmanager
+async def _beside(*works: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Let work go on while the block runs."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

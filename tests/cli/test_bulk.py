@@ -1,0 +1,633 @@
+"""`bulk create` and `bulk cancel`: from rows to outcomes, and on from a journal."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from chatkit_async.cli import _job
+from chatkit_async.cli._journal import Header, Journal
+from chatkit_async.emulator import TokenBucket
+
+OUT = Path("out.jsonl")
+ROWS = '{{"user": "user_{}", "workflow": "wf_1"}}\n'
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to be in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def rows(folder):
+    """Write an input of so many rows."""
+
+    def write(number, name="rows.jsonl"):
+        (folder / name).write_text("".join(ROWS.format(index) for index in range(number)))
+        return name
+
+    return write
+
+
+def create(invoke, *arguments, output="out.jsonl", **options):
+    given = [] if output is None else ["--output", output]
+    return invoke("bulk", "create", *map(str, arguments), *given, **options)
+
+
+def resume(invoke, *arguments):
+    return create(invoke, *arguments, "--resume")
+
+
+def records(path, kind="outcome"):
+    """The records of a kind."""
+    lines = Path(path).read_text("utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["record"] == kind]
+
+
+def kinds(path="out.jsonl"):
+    """The kind of each row, as its last outcome has it."""
+    last = {record["index"]: record["kind"] for record in records(path)}
+    return [last[index] for index in sorted(last)]
+
+
+def users(emulator):
+    return sorted(session.user for session in emulator.sessions.values())
+
+
+def expected(number):
+    return sorted(f"user_{index}" for index in range(number))
+
+
+# Create
+
+
+def test_a_session_is_created_for_each_row_and_the_output_has_its_secret(invoke, emulator, rows):
+    result = create(invoke, rows(3))
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert re.fullmatch(r"3 rows: 3 created\. 3 attempts in \d s\.\n", result.stderr)
+    assert users(emulator) == expected(3)
+    for record in records("out.jsonl"):
+        session = emulator.sessions[record["session"]["id"]]
+        assert record["user"] == session.user == f"user_{record['index']}"
+        assert record["session"]["client_secret"] == session.client_secret
+    assert emulator.api_key not in OUT.read_text("utf-8")
+
+
+def test_csv_and_defaults_make_whole_sessions(invoke, emulator, folder):
+    (folder / "rows.csv").write_text("user,state_variables.plan,expires_after\nada,pro,300\n")
+    (folder / "all.toml").write_text('workflow = "wf_7"\nexpires_after = 60\nrate_limits = 5\n')
+    assert create(invoke, "rows.csv", "--defaults", "all.toml").exit_code == 0
+    assert emulator.requests[-1].body == {
+        "user": "ada",
+        "workflow": {"id": "wf_7", "state_variables": {"plan": "pro"}},
+        "expires_after": {"anchor": "created_at", "seconds": 300},
+        "rate_limits": {"max_requests_per_1_minute": 5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [('{"user": "ada", "workflow": "wf_1"}', []), ("user,workflow\nada,wf_1\n", ["--format=csv"])],
+)
+def test_rows_come_from_stdin_too(invoke, emulator, folder, data, options):
+    assert create(invoke, "-", *options, input=data).exit_code == 0
+    assert users(emulator) == ["ada"]
+
+
+def test_without_stdin_it_says_so(invoke, emulator, monkeypatch):
+    monkeypatch.setattr("chatkit_async.cli._bulk.sys", type("", (), {"stdin": None}))
+    result = create(invoke, "-", output=None)
+    assert (result.exit_code, result.stderr) == (1, "Error: there is no standard input\n")
+
+
+def test_what_a_file_is_follows_from_its_name_or_is_asked_for(invoke, emulator, rows):
+    result = create(invoke, rows(1, "rows.txt"))
+    assert result.exit_code == 2
+    assert "Say --format csv or --format jsonl." in result.stderr
+    assert create(invoke, "rows.txt", "--format", "jsonl").exit_code == 0
+
+
+def test_without_an_output_outcomes_are_printed_and_secrets_masked(invoke, emulator, rows):
+    result = create(invoke, rows(1), output=None)
+    (session,) = emulator.sessions.values()
+    record = json.loads(result.stdout)
+    assert (record["record"], record["kind"], record["user"]) == ("outcome", "created", "user_0")
+    assert record["session"]["client_secret"] == "**********"
+    assert session.client_secret not in result.stdout + result.stderr
+    shown = create(invoke, "rows.jsonl", "--show-secret", output=None)
+    assert json.loads(shown.stdout)["session"]["client_secret"].startswith("ek_")
+
+
+def test_no_more_than_so_many_are_in_flight(invoke, emulator, rows):
+    emulator.latency = 0.01
+    assert create(invoke, rows(12), "--concurrency", "3").exit_code == 0
+    # A connection is never shared by two at once.
+    assert len({request.connection for request in emulator.requests}) <= 3
+
+
+def test_rows_that_are_refused_are_told_counted_and_named(invoke, emulator, folder):
+    (folder / "rows.csv").write_text(
+        "user,workflow,expires_after\nada,wf_1,\n ,wf_1,\nbob,wf_1,soon\ncid,wf_1,601\ndan,wf_1,\n"
+    )
+    result = create(invoke, "rows.csv")
+    assert result.exit_code == 3
+    assert kinds() == ["created", "rejected", "rejected", "rejected", "created"]
+    assert "line 3: rejected: user: should not be blank\n" in result.stderr
+    assert "line 4: rejected: expires_after.seconds: should be a whole number" in result.stderr
+    assert "line 5: rejected: the API replied 400" in result.stderr
+    assert "5 rows: 2 created, 3 rejected. 3 attempts" in result.stderr
+    assert "3 were rejected: mend them and send them again with --resume --retry-rejected." in (
+        result.stderr
+    )
+    assert users(emulator) == ["ada", "dan"]
+
+
+def test_of_many_refusals_the_first_few_are_told(invoke, emulator, folder):
+    (folder / "rows.jsonl").write_text("{}\n" * 9)
+    result = create(invoke, "rows.jsonl", output=None)
+    assert result.stderr.count(": rejected: ") == 5
+    assert result.stderr.count("There are more like these") == 1
+    assert result.stderr.endswith("9 rows: 9 rejected.\n")
+
+
+def test_an_input_without_rows_is_done(invoke, emulator, rows):
+    result = create(invoke, rows(0))
+    assert (result.exit_code, result.stderr) == (0, "No rows.\n")
+
+
+def test_a_warning_is_shown_once(invoke, emulator, folder):
+    row = {"user": "ada", "workflow": {"id": "wf_1", "version": "latest"}}
+    (folder / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    result = create(invoke, "rows.jsonl")
+    assert result.stderr.count("Warning: workflow.version='latest'") == 1
+    assert kinds() == ["created"] * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code"),
+    [
+        ({"status": 401}, 4),
+        ({"status": 403}, 4),
+        ({"status": 429, "code": "insufficient_quota"}, 3),
+    ],
+)
+def test_what_would_hit_every_row_stops_the_run_and_resuming_sends_the_rest(
+    invoke, emulator, rows, fault, exit_code
+):
+    emulator.fail(**fault)
+    result = create(invoke, rows(20), "--concurrency", "1")
+    assert result.exit_code == exit_code
+    assert f"Stopped: the API replied {fault['status']}" in result.stderr
+    assert "--retry-rejected" not in result.stderr
+    assert "--resume goes on from here." in result.stderr
+    assert len(emulator.sessions) == 0
+    result = resume(invoke, "rows.jsonl")
+    assert result.exit_code == 0
+    assert "20 rows: 20 created." in result.stderr
+    assert users(emulator) == expected(20)
+
+
+def test_where_nobody_answers_the_run_stops(invoke, environment, rows):
+    environment.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    environment.setenv("OPENAI_API_KEY", "sk-x")
+    result = create(invoke, rows(3), "--timeout", "0.5")
+    assert result.exit_code == 3
+    assert "Stopped: " in result.stderr
+    assert set(kinds()) == {"not_attempted"}
+
+
+def test_without_a_key_nothing_is_begun(invoke, emulator, environment, rows, folder):
+    environment.delenv("OPENAI_API_KEY")
+    assert create(invoke, rows(1)).exit_code == 4
+    assert [path.name for path in folder.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_limit_ends_the_run_and_resuming_goes_on(invoke, emulator, rows):
+    result = create(invoke, rows(5), "--limit", "2")
+    assert result.exit_code == 0
+    assert users(emulator) == expected(2)
+    assert result.stderr.endswith("--resume goes on from here.\n")
+    resume(invoke, "rows.jsonl", "--limit", "2")
+    assert users(emulator) == expected(4)
+    assert "5 rows: 5 created. 1 attempts" in resume(invoke, "rows.jsonl", "--limit", "2").stderr
+    assert users(emulator) == expected(5)
+
+
+def test_a_rate_is_kept(invoke, emulator, rows):
+    emulator.rate_limit = TokenBucket(rate=1000, burst=5)
+    assert create(invoke, rows(5), "--rate", "500").exit_code == 0
+
+
+def test_a_push_back_is_waited_out(invoke, emulator, rows):
+    emulator.fail(status=429, headers={"retry-after-ms": "5"}, times=5)
+    result = create(invoke, rows(5), "--concurrency", "1")
+    assert result.exit_code == 0
+    assert "5 rows: 5 created. 10 attempts" in result.stderr
+
+
+def test_an_input_that_cannot_be_read_to_its_end_says_so(invoke, emulator, folder):
+    (folder / "rows.csv").write_text('user,workflow\nada,wf_1\n"bob,wf_1\n')
+    result = create(invoke, "rows.csv")
+    assert result.exit_code == 1
+    assert "1 rows: 1 created." in result.stderr
+    assert result.stderr.endswith("Error: line 3: a quotation mark is never closed\n")
+    assert kinds() == ["created"]
+
+
+def test_an_input_that_cannot_be_opened_says_so(invoke, emulator, rows, monkeypatch):
+    name = rows(1)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    result = create(invoke, name)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: cannot read rows.jsonl: Permission denied\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--resume"], "--resume needs --output FILE"),
+        (["-o", "x", "--retry-unknown"], "go with --resume"),
+        (["-o", "x", "--retry-rejected"], "go with --resume"),
+        (["-o", "x", "--renew-expired"], "go with --resume"),
+        (["--concurrency", "0"], "--concurrency"),
+        (["--rate", "0"], "--rate"),
+        (["--limit", "0"], "--limit"),
+    ],
+)
+def test_options_that_make_no_sense_are_wrong_usage(invoke, emulator, rows, arguments, said):
+    result = create(invoke, rows(1), *arguments, output=None)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert emulator.requests.total == 0
+
+
+# Dry run
+
+
+def test_a_dry_run_tells_every_problem_at_once_and_sends_nothing(invoke, folder):
+    (folder / "rows.csv").write_text(
+        "user,workflow,expires_after\nada,wf_1,0\n,,soon\nbob,wf_1,5\nx\n"
+    )
+    result = create(invoke, "rows.csv", "--dry-run")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "line 2: expires_after.seconds: should be at least 1, is 0",
+        "line 3: user: is required",
+        "line 3: workflow: is required",
+        "line 3: expires_after.seconds: should be a whole number, is 'soon'",
+        "line 5: row: has 1 cells, and the header 3 columns",
+        "4 rows, 3 of them wrong. Nothing was sent.",
+    ]
+    assert [path.name for path in folder.iterdir()] == ["rows.csv"]
+
+
+def test_a_dry_run_of_rows_that_are_right_says_so(invoke, rows):
+    result = create(invoke, rows(3), "--dry-run", "--limit", "2")
+    assert (result.exit_code, result.stderr) == (0, "2 rows, 0 of them wrong. Nothing was sent.\n")
+
+
+def test_a_dry_run_of_an_input_that_breaks_off_tells_what_was_before(invoke, folder):
+    (folder / "rows.csv").write_text('user\nada\n"')
+    result = create(invoke, "rows.csv", "--dry-run")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("line 2: workflow: is required\n")
+    assert "Error: line 3: a quotation mark is never closed" in result.stderr
+
+
+def test_a_dry_run_of_ids(invoke, folder):
+    (folder / "ids").write_text("cksess_1\n..\n")
+    result = invoke("bulk", "cancel", "ids", "--dry-run")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("line 2: session_id: should not be '.' or '..'")
+
+
+# Resume
+
+
+def lose_outcomes(*indices):
+    """Make the journal one of a run that was killed with some rows in flight."""
+    kept = [
+        line
+        for line in OUT.read_text("utf-8").splitlines(keepends=True)
+        if not (line.startswith('{"record": "outcome"') and json.loads(line)["index"] in indices)
+    ]
+    OUT.write_text("".join(kept), "utf-8")
+
+
+def test_resuming_what_is_done_sends_nothing(invoke, emulator, rows):
+    create(invoke, rows(3))
+    before = OUT.read_bytes()
+    result = resume(invoke, "rows.jsonl")
+    assert (result.exit_code, result.stderr) == (0, "3 rows: 3 created.\n")
+    assert emulator.requests.total == 3
+    assert OUT.read_bytes() == before
+
+
+def test_rows_sent_without_an_outcome_are_unknown_and_sent_again_only_if_told_to(
+    invoke, emulator, rows
+):
+    create(invoke, rows(6))
+    lose_outcomes(1, 4)
+    result = resume(invoke, "rows.jsonl")
+    assert result.exit_code == 3
+    assert "6 rows: 4 created, 2 unknown." in result.stderr
+    assert "--retry-unknown" in result.stderr
+    assert kinds() == ["created", "unknown", "created", "created", "unknown", "created"]
+    assert emulator.requests.total == 6
+    assert "an earlier run ended" in records("out.jsonl")[-1]["error"]["message"]
+    again = resume(invoke, "rows.jsonl")  # now they have an outcome, which stays
+    assert (again.exit_code, len(records("out.jsonl"))) == (3, 6)
+    result = resume(invoke, "rows.jsonl", "--retry-unknown")
+    assert result.exit_code == 0
+    assert emulator.requests.total == 8
+    assert kinds() == ["created"] * 6
+
+
+def test_rejected_rows_can_be_mended_and_sent_again(invoke, emulator, folder):
+    (folder / "rows.csv").write_text("user,workflow\nada,wf_1\nbob,\ncid,wf_1\n")
+    assert create(invoke, "rows.csv").exit_code == 3
+    assert resume(invoke, "rows.csv").exit_code == 3
+    (folder / "rows.csv").write_text("user,workflow\nada,wf_1\nbob,wf_1\ncid,wf_1\n")
+    assert resume(invoke, "rows.csv", "--retry-rejected").exit_code == 0
+    assert users(emulator) == ["ada", "bob", "cid"]
+
+
+def test_expired_sessions_are_created_anew_if_told_to(invoke, emulator, rows):
+    result = create(invoke, rows(2))
+    text = OUT.read_text("utf-8")
+    OUT.write_text(re.sub(r'"expires_at": \d+', '"expires_at": 5', text, count=1), "utf-8")
+    result = resume(invoke, "rows.jsonl")
+    assert result.exit_code == 0
+    assert "1 have sessions that are over: create them anew" in result.stderr
+    result = resume(invoke, "rows.jsonl", "--renew-expired")
+    assert result.exit_code == 0
+    assert len(emulator.sessions) == 3
+    assert resume(invoke, "rows.jsonl").stderr == "2 rows: 2 created.\n"
+
+
+def test_an_input_that_is_another_is_told_by_its_first_row_that_differs(invoke, emulator, rows):
+    create(invoke, rows(6), "--limit", "4")
+    text = Path("rows.jsonl").read_text("utf-8")
+    Path("rows.jsonl").write_text("\n" + text.replace("user_2", "user_9"), "utf-8")
+    result = resume(invoke, "rows.jsonl")
+    assert result.exit_code == 1
+    assert "Error: row 3, on line 4, is not what it was when the journal was written" in (
+        result.stderr
+    )
+    assert users(emulator) == expected(4)
+
+
+def test_an_input_with_fewer_rows_is_another(invoke, emulator, rows):
+    create(invoke, rows(5))
+    result = resume(invoke, rows(4))
+    assert result.exit_code == 1
+    assert "the input has 4 rows, and the journal 5: it is another" in result.stderr
+
+
+def test_an_input_that_has_grown_is_gone_on_with(invoke, emulator, rows):
+    create(invoke, rows(3))
+    assert resume(invoke, rows(5)).exit_code == 0
+    assert users(emulator) == expected(5)
+
+
+def test_other_defaults_make_other_rows(invoke, emulator, rows, folder):
+    create(invoke, rows(2))
+    (folder / "all.json").write_text('{"expires_after": 60}')
+    result = resume(invoke, "rows.jsonl", "--defaults", "all.json")
+    assert result.exit_code == 1
+    assert "with the same input and the same defaults" in result.stderr
+
+
+def test_a_journal_against_another_base_url_is_not_gone_on_with(
+    invoke, emulator, environment, rows
+):
+    create(invoke, rows(1))
+    environment.setenv("OPENAI_BASE_URL", "https://x/v1")
+    result = resume(invoke, "rows.jsonl")
+    assert result.exit_code == 2
+    assert "is of a run against" in result.stderr
+
+
+def test_stdin_is_gone_on_with_if_it_brings_the_same_rows(invoke, emulator, folder):
+    data = "".join(ROWS.format(index) for index in range(4))
+    create(invoke, "-", "--limit", "2", input=data)
+    result = create(invoke, "-", "--resume", input=data)
+    assert result.exit_code == 0
+    assert users(emulator) == expected(4)
+    result = create(invoke, "-", "--resume", input=data.replace("user_1", "user_x"))
+    assert "row 2, on line 2, is not what it was" in result.stderr
+
+
+# Cancel
+
+
+def test_cancel_takes_back_what_a_run_created(invoke, emulator, folder):
+    (folder / "rows.jsonl").write_text(ROWS.format(0) + "{}\n" + ROWS.format(2))
+    create(invoke, "rows.jsonl")
+    result = invoke("bulk", "cancel", "out.jsonl")
+    assert result.exit_code == 0
+    assert "2 rows: 2 cancelled. 2 attempts" in result.stderr
+    printed = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {record["kind"] for record in printed} == {"cancelled"}
+    assert {record["session_id"] for record in printed} == set(emulator.sessions)
+    assert {session.status for session in emulator.sessions.values()} == {"cancelled"}
+
+
+def test_cancel_takes_ids_from_stdin_and_keeps_a_journal_if_asked(invoke, emulator, rows, folder):
+    create(invoke, rows(3))
+    ids = "\n".join([*emulator.sessions, "cksess_none"])
+    arguments = ("bulk", "cancel", "-", "-o", "cancelled.jsonl")
+    result = invoke(*arguments, "--limit", "2", input=ids)
+    assert result.exit_code == 0
+    result = invoke(*arguments, "--resume", input=ids)
+    assert result.exit_code == 3
+    assert "line 4: rejected: the API replied 404" in result.stderr
+    assert kinds("cancelled.jsonl") == ["cancelled"] * 3 + ["rejected"]
+    assert "4 rows: 3 cancelled, 1 rejected. 2 attempts" in result.stderr
+    assert "ek_" not in (folder / "cancelled.jsonl").read_text()
+
+
+def test_a_journal_of_one_command_is_none_of_the_other(invoke, emulator, rows):
+    create(invoke, rows(1))
+    result = invoke("bulk", "cancel", "out.jsonl", "-o", "out.jsonl", "--resume")
+    assert result.exit_code in {1, 2}
+    assert "is in use" in result.stderr or "is of `bulk create`" in result.stderr
+
+
+def test_what_a_run_still_writes_is_not_cancelled(invoke, emulator, rows):
+    create(invoke, rows(1))
+    header = Header(
+        command="bulk create", base_url=emulator.base_url, input="rows.jsonl", defaults=None
+    )
+    with Journal(Path("out.jsonl"), header, resume=True):
+        result = invoke("bulk", "cancel", "out.jsonl")
+        assert result.exit_code == 1
+        assert "out.jsonl is being written by a run: end that first" in result.stderr
+        assert "is in use by another run" in resume(invoke, "rows.jsonl").stderr
+    assert {session.status for session in emulator.sessions.values()} == {"active"}
+
+
+# What cannot be written
+
+
+class Disk:
+    """A disk that is full from the n-th record on, for so many records; the rest is torn."""
+
+    def __init__(self, monkeypatch, full_from, records=10**9):
+        self.number = 0
+        self.full = range(full_from, full_from + records)
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, descriptor, data):
+        if not bytes(data).startswith(b'{"record"') and self.number not in self.full:
+            return self._write(descriptor, data)
+        self.number += 1
+        if self.number - 1 not in self.full:
+            return self._write(descriptor, data)
+        self._write(descriptor, data[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def active(emulator):
+    return [s.id for s in emulator.sessions.values() if s.status == "active"]
+
+
+@pytest.mark.parametrize("full_from", range(1, 8))
+def test_on_a_full_disk_every_session_is_in_the_journal_or_cancelled_and_named(
+    invoke, emulator, rows, monkeypatch, full_from
+):
+    name = rows(4)
+    disk = Disk(monkeypatch, full_from)
+    result = create(invoke, name, "--concurrency", "2")
+    assert result.exit_code == 1
+    assert "Error: cannot write out.jsonl: No space left on device" in result.stderr
+    held = [record["session"]["id"] for record in records("out.jsonl")]
+    assert sorted(active(emulator)) == sorted(held)
+    for session in emulator.sessions.values():
+        if session.id not in held:
+            assert f"{session.id} was created, not written, and cancelled" in result.stderr
+    assert "ek_" not in result.stderr
+    disk.full = range(0)
+    assert resume(invoke, name, "--retry-unknown").exit_code == 0
+    assert kinds() == ["created"] * 4
+    assert len(active(emulator)) == 4
+
+
+def test_a_disk_that_has_room_again_loses_nothing(invoke, emulator, rows, monkeypatch):
+    Disk(monkeypatch, 2, records=1)  # the first outcome
+    result = create(invoke, rows(4), "--concurrency", "1")
+    assert result.exit_code == 1
+    assert "cancelled" not in result.stderr
+    assert kinds() == ["created"] * len(emulator.sessions)
+    assert len(active(emulator)) == len(emulator.sessions)
+
+
+def test_a_session_that_cannot_even_be_cancelled_is_named(invoke, emulator, rows, monkeypatch):
+    Disk(monkeypatch, 2)
+    emulator.fail(operation="cancel", status=404)
+    result = create(invoke, rows(1))
+    (session_id,) = emulator.sessions
+    assert f"{session_id} was created, not written, and NOT cancelled: the API" in result.stderr
+
+
+def test_what_is_no_session_and_cannot_be_written_is_told(invoke, emulator, folder, monkeypatch):
+    (folder / "rows.jsonl").write_text("{}\n" * 3)
+    Disk(monkeypatch, 2)
+    result = create(invoke, "rows.jsonl")
+    assert "line 1: rejected, and not written." in result.stderr
+
+
+def test_a_row_that_is_never_sent_and_cannot_be_written_ends_the_run(
+    invoke, emulator, folder, monkeypatch
+):
+    (folder / "bad.csv").write_text("user,workflow,expires_after\n" + "ada,wf_1,x\n" * 3)
+    Disk(monkeypatch, 1)
+    result = create(invoke, "bad.csv")
+    assert result.exit_code == 1
+    assert result.stderr.count("rejected, and not written.") == 1
+
+
+def test_whoever_reads_stdout_and_goes_leaves_no_session_behind(start, emulator, rows):
+    name = rows(50)
+    process = start("bulk", "create", name, "--concurrency", "2")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(30) == 1
+    errors = process.stderr.read()
+    process.stdout = None
+    held = set(active(emulator))
+    assert "was created, not written, and cancelled" in errors
+    assert len(held) < 50
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_sent(
+    invoke, emulator, rows, monkeypatch
+):
+    def refuse(*args):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    name = rows(1)
+    monkeypatch.setattr(os, "open", refuse)
+    result = create(invoke, name)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: cannot open out.jsonl: Read-only file system\n"
+    assert emulator.requests.total == 0
+
+
+def test_the_journal_is_brought_to_the_disk_while_the_run_goes_on(
+    invoke, emulator, rows, monkeypatch
+):
+    synced = threading.Event()
+    real = os.fsync
+
+    def fsync(descriptor):
+        if threading.current_thread() is not threading.main_thread():
+            synced.set()
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(_job, "SYNC", 0.001)
+    emulator.fail(times=None, delay=0.001)
+    while not synced.is_set():  # the machine may be busy: once more
+        Path("out.jsonl").unlink(missing_ok=True)
+        assert create(invoke, rows(20), "--concurrency", "1").exit_code == 0
+
+
+def test_what_does_not_reach_the_disk_ends_the_run(invoke, emulator, rows, monkeypatch):
+    name = rows(1)
+    create(invoke, name)
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    result = resume(invoke, name)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("Error: cannot write out.jsonl: Input/output error\n")
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["create", "cancel"])
+def test_the_help_fits_and_takes_no_key(invoke, command):
+    shown = invoke("bulk", command, "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "--api-key" not in shown
+    assert "--resume" in shown
