@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from chatkit_async.emulator._emulator import Emulator
     from chatkit_async.emulator._faults import FaultScript
+
+_Item = TypeVar("_Item")
 
 PREFIX: Final = "/_emulator"
 
@@ -141,8 +143,10 @@ class Control:
             if query.get("user") in (None, session.user)
             and query.get("status") in (None, session.status)
         ]
-        latest = fitting[-_whole(query, "limit", _SHOWN_AT_ONCE) :]
-        return {"total": len(fitting), "sessions": [session_form(session) for session in latest]}
+        return {
+            "total": len(fitting),
+            "sessions": [session_form(session) for session in _latest(fitting, query)],
+        }
 
     def _session(self, asked: _Asked) -> Mapping[str, JSON]:
         _read_query(asked)
@@ -161,10 +165,9 @@ class Control:
             and query.get("operation") in (None, record.operation)
             and query.get("user") in (None, record.user)
         ]
-        latest = fitting[-_whole(query, "limit", _SHOWN_AT_ONCE) :]
         return {
             "total": self._emulator.requests.total,
-            "requests": [record_form(record) for record in latest],
+            "requests": [record_form(record) for record in _latest(fitting, query)],
         }
 
     def _clear_requests(self, asked: _Asked) -> Mapping[str, JSON]:
@@ -269,6 +272,10 @@ def _read_query(asked: _Asked, *known: str) -> Mapping[str, str]:
         message = f"Unknown in the query: {', '.join(map(repr, unknown))}."
         raise ApiError(400, message, param=unknown[0], code="unknown_parameter")
     return asked.query
+
+
+def _latest(fitting: list[_Item], query: Mapping[str, str]) -> list[_Item]:
+    return fitting[max(0, len(fitting) - _whole(query, "limit", _SHOWN_AT_ONCE)) :]
 
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:

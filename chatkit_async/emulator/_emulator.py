@@ -425,7 +425,12 @@ class Emulator:
         return await self._exchange.run(request, connection, transport)
 
     async def _start(self) -> None:
-        server = Server(self._answer, self._changes, self._connection_numbers)
+        server = Server(
+            self._answer,
+            self._exchange.answer_garbage,
+            self._changes,
+            self._connection_numbers,
+        )
         self._port = await server.start(self._host, self._port)
         self._server = server
 

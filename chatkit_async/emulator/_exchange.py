@@ -97,6 +97,15 @@ class Exchange:
             if self._on_request is not None:
                 self._on_request(record)
 
+    def answer_garbage(self, status: int) -> web.Response:
+        """Return the reply to what could not be read as a request, and is noted nowhere."""
+        body = error_body(status, "This is no HTTP request.", param=None, code=None)
+        headers = {"Content-Type": "application/json", "x-request-id": self._request_id()}
+        return web.Response(status=status, body=body, headers=headers)
+
+    def _request_id(self) -> str:
+        return f"req_{self._random.getrandbits(128):032x}"
+
     def _record(self, request: web.BaseRequest, connection: int) -> Record:
         path, _, query = request.raw_path.partition("?")
         operation, session_id = route(path)
@@ -107,7 +116,7 @@ class Exchange:
             path=path,
             query=query,
             headers=masked_headers(request.headers),
-            request_id=f"req_{self._random.getrandbits(128):032x}",
+            request_id=self._request_id(),
             operation=operation,
             session_id=session_id,
         )

@@ -81,7 +81,7 @@ class Fault:
             message = "off_schema is how a session is told: it goes with no error and no body"
             raise ValueError(message)
         if not (changes_reply or self.drop is not None or self.delay):
-            message = "a fault must do something: give a status, a delay, drop, cut, ..."
+            message = "a fault must do something: give a status, a delay, drop, cut or another"
             raise ValueError(message)
 
     @property

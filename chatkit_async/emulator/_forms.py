@@ -150,7 +150,10 @@ def read_latency(fields: Fields, name: str) -> Latency:
         ApiError: 400, for what is neither.
     """
     if not isinstance(fields.take(name), dict):
-        return _seconds(fields, name)
+        seconds = _seconds(fields, name)
+        if seconds < 0:
+            fields.refuse(name, "expected 0 or more", "invalid_value")
+        return seconds
     latency = fields.required_section(name)
     return _build(_choose(latency, "distribution", _DISTRIBUTIONS), latency)
 
@@ -184,7 +187,7 @@ def _build(kind: type[_Built], fields: Fields) -> _Built:
     try:
         return kind(**given)
     except ValueError as error:
-        # attrs adds what it checked to the sentence.
+        # Behind its sentence, attrs adds what it checked.
         raise ApiError(400, f"{error.args[0]}.", code="invalid_value") from None
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from chatkit_async.emulator._ledger import Changes
 
     Answer = Callable[[web.BaseRequest, int, asyncio.Transport], Awaitable[web.StreamResponse]]
+    AnswerGarbage = Callable[[int], web.Response]
 
 _STOP_TIMEOUT = 5.0  # seconds; a handler without its connection needs none of them
 
@@ -24,13 +25,24 @@ class Server(web.Server):
 
     _listener: asyncio.Server
 
-    def __init__(self, answer: Answer, changes: Changes, numbers: Iterator[int]) -> None:
-        super().__init__(self._handle, handler_cancellation=True, access_log=None)
+    def __init__(
+        self,
+        answer: Answer,
+        answer_garbage: AnswerGarbage,
+        changes: Changes,
+        numbers: Iterator[int],
+    ) -> None:
+        super().__init__(self._handle, handler_cancellation=True)
+        self.answer_garbage = answer_garbage
         self._answer = answer
         self._changes = changes
         self._numbers = numbers
         self._open: dict[web.RequestHandler, tuple[int, asyncio.Transport]] = {}
         self._stopping = False
+
+    def __call__(self) -> web.RequestHandler:
+        """Make what serves a new connection."""
+        return _Connection(self)
 
     @property
     def connections_open(self) -> int:
@@ -76,6 +88,30 @@ class Server(web.Server):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         number, transport = self._open[request.protocol]
         return await self._answer(request, number, transport)
+
+
+class _Connection(web.RequestHandler):
+    """Serves one connection; what comes there that is no HTTP is refused as the API does it."""
+
+    def __init__(self, server: Server) -> None:
+        loop = asyncio.get_running_loop()
+        # As web.Server does it: None turns it off.
+        super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        self._answer_garbage = server.answer_garbage
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Refuse; aiohttp would log what it could not read, and that may be a header with a key."""
+        if status >= 500:  # noqa: PLR2004 - the emulator's own failure
+            return super().handle_error(request, status, exc, message)
+        response = self._answer_garbage(status)
+        response.force_close()
+        return response
 
 
 class ServerThread:

@@ -64,3 +64,15 @@ def cancel(http):
             return response.status, await response.json()
 
     return cancel
+
+
+@pytest.fixture
+async def control(emulator):
+    """Ask the control interface: returns the status and the decoded body."""
+    async with aiohttp.ClientSession(f"{emulator.control_url}/") as http:
+
+        async def control(method, path, json=None, **options):
+            async with http.request(method, path, json=json, **options) as response:
+                return response.status, await response.json()
+
+        yield control

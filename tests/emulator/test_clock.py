@@ -118,3 +118,29 @@ def test_its_repr_tells_the_time(clock):
     assert repr(clock) == "<Clock 100.000>"
     clock.freeze()
     assert repr(clock) == "<Clock 100.000 frozen>"
+
+
+def test_a_clock_goes_back_to_how_it_stood(clock):
+    clock.freeze()
+    clock.set(1_800_000_000)
+    before = clock.snapshot()
+    clock.advance(100)
+    clock.resume()
+
+    clock.restore(before)
+
+    assert clock.frozen
+    assert clock.now() == 1_800_000_000
+
+
+def test_a_clock_goes_back_to_running_as_if_never_moved():
+    clock = Clock(lambda: 50.0)
+    clock.advance(5)
+    before = clock.snapshot()
+    clock.freeze()
+    clock.set(0)
+
+    clock.restore(before)
+
+    assert not clock.frozen
+    assert clock.now() == 55

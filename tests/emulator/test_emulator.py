@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 import chatkit_async.emulator
-from chatkit_async.emulator import Emulator
+from chatkit_async.emulator import Emulator, Fault, TokenBucket, Uniform
 
 
 @pytest.fixture
@@ -250,3 +250,56 @@ def test_a_thread_ends_while_a_request_is_pending(create_blocking):
     creating.join()
 
     assert len(failures) == 1
+
+
+async def test_reset_it_is_as_it_was_made(clock, headers, wanted):
+    def state(emulator):
+        return (
+            emulator.clock.now(),
+            emulator.clock.frozen,
+            emulator.rate_limit,
+            emulator.latency,
+            emulator.off_schema,
+            emulator.faults,
+        )
+
+    async def history(emulator):
+        async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http:
+            for _ in range(20):
+                async with http.post("chatkit/sessions", json=wanted):
+                    pass
+        return (
+            [session.client_secret for session in emulator.sessions.values()],
+            [(record.number, record.request_id, record.status) for record in emulator.requests],
+        )
+
+    emulator = Emulator(
+        clock=clock,
+        rate_limit=TokenBucket(rate=1, burst=15),
+        latency=Uniform(0, 0.001),
+        faults=[Fault(status=503, chance=0.5), Fault(status=400, times=3)],
+        seed=3,
+    )
+    at_start = state(emulator)
+    async with emulator:
+        first = await history(emulator)
+        emulator.clock.advance(50)
+        emulator.clock.resume()
+        emulator.rate_limit = None
+        emulator.latency = 0.0
+        emulator.off_schema = True
+        emulator.clear_faults()
+        emulator.fail(status=500, times=None)
+        await history(emulator)
+
+        emulator.reset()
+
+        assert not emulator.sessions
+        assert emulator.requests.total == 0
+        assert state(emulator) == at_start
+        assert await history(emulator) == first
+        emulator.reset(seed=4)
+        other = await history(emulator)
+        assert other != first
+        emulator.reset()
+        assert await history(emulator) == other

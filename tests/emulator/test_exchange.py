@@ -98,6 +98,65 @@ async def test_credentials_are_noted_masked(create, emulator, name, credentials,
     assert emulator.requests[-1].headers[name] == noted
 
 
+@pytest.mark.parametrize("name", ["api-key", "X-API-Key", "Cookie"])
+async def test_credentials_that_are_sent_otherwise_are_not_noted(create, emulator, name):
+    await create(headers={name: "Bearer a-key-of-some-length"})
+
+    assert "length" not in str(emulator.requests[-1].headers[name].removesuffix("***ngth"))
+
+
+async def test_secrets_in_a_path_or_a_query_are_noted_masked(cancel, emulator):
+    status, body = await cancel("ek_secret", params={"key": "sk-secret", "secret": "ek_secret"})
+
+    assert status == 404
+    assert "secret" not in body["error"]["message"]
+    record = emulator.requests[-1]
+    assert record.path == "/v1/chatkit/sessions/ek_***/cancel"
+    assert record.query == "key=sk-***&secret=ek_***"
+    assert record.session_id == "ek_***"
+
+
+async def test_a_request_says_which_user_it_is_about(create, cancel, http, emulator):
+    _, created = await create()
+    await cancel(created["id"])
+    await cancel("cksess_unknown")
+    await create({"user": 5})
+    await create([])
+    async with http.get("models"):
+        pass
+
+    users = [record.user for record in emulator.requests]
+    assert users == ["user_123", "user_123", None, None, None, None]
+
+
+async def test_what_is_no_http_is_refused_in_the_apis_shape_and_not_logged(
+    connect, raw_create, emulator, caplog
+):
+    reader, writer = await connect()
+    writer.write(raw_create([b"X-Key: sk-secret\x00"]))
+
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.0 400 ")
+    assert b"x-request-id: req_" in head
+    assert json.loads(body)["error"]["message"] == "This is no HTTP request."
+    assert "secret" not in caplog.text
+    assert not emulator.requests
+
+
+async def test_a_failure_of_the_emulator_itself_is_told_as_such(headers, wanted, caplog):
+    def fail():
+        raise RuntimeError("the clock stands")
+
+    async with (
+        Emulator(clock=Clock(fail)) as emulator,
+        aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http,
+        http.post("chatkit/sessions", json=wanted) as response,
+    ):
+        assert response.status == 500
+    assert "the clock stands" in caplog.text
+
+
 async def test_organization_and_project_are_echoed(http, wanted):
     scope = {"OpenAI-Organization": "org_1", "OpenAI-Project": "proj_1"}
     async with http.post("chatkit/sessions", json=wanted, headers=scope) as response:

@@ -147,6 +147,97 @@ async def test_a_fault_for_one_operation_lets_the_other_pass(create, cancel, emu
     assert (await cancel(created["id"]))[0] == 200
 
 
+async def test_a_fault_for_a_path_meets_what_fits_it(create, cancel, emulator):
+    emulator.fail(path="/v1/chatkit/sessions/*/cancel", status=500)
+
+    status, created = await create()
+    assert status == 200
+    assert (await cancel(created["id"]))[0] == 500
+
+
+async def test_a_fault_for_a_user_meets_their_requests_only(create, cancel, emulator, wanted):
+    _, ada = await create({**wanted, "user": "ada"})
+    emulator.fail(user="ada", status=500, times=None)
+
+    assert (await create())[0] == 200
+    assert (await create({**wanted, "user": "ada"}))[0] == 500
+    assert (await cancel(ada["id"]))[0] == 500
+    assert (await cancel("cksess_unknown"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("with_body", "status"),
+    [
+        ({"workflow.id": "wf_123"}, 500),
+        ({"workflow": {"id": "wf_123"}}, 500),
+        ({"workflow.id": "wf_123", "user": "user_123"}, 500),
+        ({"workflow.id": "wf_123", "user": "ada"}, 200),
+        ({"workflow.version": None}, 200),
+        ({"user.name": "ada"}, 200),
+        ({"vip": True}, 500),
+        ({"vip": 1}, 200),
+    ],
+)
+async def test_a_fault_for_a_body_meets_what_has_its_values(
+    create, emulator, wanted, with_body, status
+):
+    emulator.fail(with_body=with_body, status=500)
+
+    assert (await create({**wanted, "vip": True}))[0] == status
+
+
+async def test_a_fault_for_a_body_lets_one_pass_that_is_no_json(http, emulator):
+    emulator.fail(with_body={"user": "ada"}, status=500)
+
+    async with http.post("chatkit/sessions", data=b"{") as response:
+        assert response.status == 400
+
+
+async def test_a_fault_for_headers_meets_what_has_them(create, emulator):
+    emulator.fail(with_headers={"openai-project": "proj_1"}, status=500)
+
+    assert (await create())[0] == 200
+    assert (await create(headers={"OpenAI-Project": "proj_2"}))[0] == 200
+    assert (await create(headers={"OpenAI-Project": "proj_1"}))[0] == 500
+
+
+async def test_a_fault_meets_every_third_request_it_is_for(create, cancel, emulator):
+    emulator.fail(operation="create", status=500, every=3, times=2)
+
+    statuses = []
+    for _ in range(10):
+        statuses.append((await create())[0])
+        await cancel("cksess_unknown")
+
+    assert statuses == [200, 200, 500, 200, 200, 500, 200, 200, 200, 200]
+    assert not emulator.faults
+
+
+async def test_a_request_that_meets_another_fault_counts_for_every(create, emulator):
+    emulator.fail(status=500, every=2, times=None)
+    emulator.fail(status=503, every=3, times=None)
+
+    statuses = [(await create())[0] for _ in range(6)]
+    assert statuses == [200, 500, 503, 500, 200, 500]
+
+
+async def test_faults_from_the_start_say_themselves_how_often(headers, wanted):
+    faults = [Fault(status=500, times=1)]
+    async with (
+        Emulator(faults=faults) as emulator,
+        aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http,
+    ):
+        for expected in (500, 200):
+            async with http.post("chatkit/sessions", json=wanted) as response:
+                assert response.status == expected
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_a_fault_for_every_no_request_is_refused(every):
+    with pytest.raises(ValueError, match="every"):
+        Fault(status=500, every=every)
+
+
 async def test_a_fault_for_any_operation_meets_unknown_paths_too(http, emulator):
     emulator.fail(status=502)
 
@@ -355,6 +446,18 @@ async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator
             "status=500; x-should-retry=false",
             Fault(status=500, headers={"x-should-retry": "false"}),
         ),
+        (
+            "user=ada; path=/v1/*; every=3; times=2; status=503",
+            Fault(user="ada", path="/v1/*", every=3, times=2, status=503),
+        ),
+        (
+            "with-body.workflow.id=wf_1; with-body.vip=true; with-header.X-A=b; status=500",
+            Fault(
+                with_body={"workflow.id": "wf_1", "vip": True},
+                with_headers={"X-A": "b"},
+                status=500,
+            ),
+        ),
     ],
 )
 def test_a_fault_is_read_from_text(text, fault):
@@ -365,3 +468,19 @@ def test_a_fault_is_read_from_text(text, fault):
 def test_a_chance_that_cannot_be_is_refused(emulator, chance):
     with pytest.raises(ValueError, match="chance"):
         emulator.fail(status=500, chance=chance)
+
+
+@pytest.mark.parametrize("counted", ["times=2", "every=3"])
+async def test_what_a_request_asks_for_cannot_count_requests(create, emulator, counted):
+    fault = f"status=503; {counted}"
+    status, body = await create(headers={"X-Emulator-Fault": fault})
+
+    assert status == 400
+    assert body["error"]["code"] == "invalid_emulator_fault"
+    assert "for a script" in body["error"]["message"]
+
+
+async def test_what_a_request_asks_for_may_be_for_others(create):
+    asked = {"X-Emulator-Fault": "status=503; user=ada"}
+
+    assert (await create(headers=asked))[0] == 200

@@ -151,3 +151,10 @@ def test_wait_until_sees_what_another_thread_changed():
 
 def test_wait_until_gives_up_in_time():
     assert not Changes().wait_until(lambda: False, 0)
+
+
+def test_a_ledger_that_is_reset_counts_from_one(filled):
+    filled.reset()
+    filled.append(record())
+
+    assert (filled.total, [each.number for each in filled]) == (1, [1])

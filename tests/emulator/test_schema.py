@@ -256,3 +256,9 @@ def test_json_is_parsed(raw, value):
 )
 def test_what_is_no_json_is_kept_as_bytes(raw):
     assert parse_json(raw) == raw
+
+
+def test_a_number_without_a_fraction_is_an_integer_as_the_schema_has_it():
+    parameters, _ = read_create(body_with("rate_limits.max_requests_per_1_minute", 5.0))
+
+    assert repr(parameters.max_requests_per_1_minute) == "5"

@@ -73,7 +73,7 @@ async def test_a_connection_that_is_announced_after_the_stop_is_ended():
     async def unused():
         raise NotImplementedError
 
-    server = Server(unused, Changes(), itertools.count(1))
+    server = Server(unused, unused, Changes(), itertools.count(1))
     await server.start("127.0.0.1", 0)
     await server.stop()
     ours, theirs = socket.socketpair()

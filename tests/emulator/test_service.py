@@ -200,6 +200,30 @@ async def test_a_workflow_that_exists_serves(wanted, headers):
         assert response.status == 200
 
 
+async def test_off_schema_tells_every_session_as_the_documentation_does(create, cancel, emulator):
+    emulator.off_schema = True
+    assert emulator.off_schema
+
+    status, created = await create()
+    assert status == 200
+    assert "id" not in created
+    [session_id] = emulator.sessions
+    status, cancelled = await cancel(session_id)
+    assert status == 200
+    assert cancelled["status"] == "cancelled"
+    assert "client_secret" not in cancelled
+    assert (await cancel("cksess_unknown"))[0] == 404
+
+
+async def test_a_session_can_be_off_schema_from_the_start(wanted, headers):
+    async with (
+        Emulator(off_schema=True) as emulator,
+        aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http,
+        http.post("chatkit/sessions", json=wanted) as response,
+    ):
+        assert "scope" in await response.json()
+
+
 async def test_organization_and_project_are_noted_with_the_session(create, emulator):
     scope = {"OpenAI-Organization": "org_1", "OpenAI-Project": "proj_1"}
     _, body = await create(headers=scope)
