@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from math import inf
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
 import attrs
 
 from chatkit_async._codec import create_params
-from chatkit_async._fanout import Fanout
+from chatkit_async._fanout import Fanout, Feed
 from chatkit_async._protocol import Call, cancel_session, create_session, option_problems
 from chatkit_async._retry import is_out_of_quota
 from chatkit_async._transport import Trail, is_no_connection
@@ -167,7 +168,8 @@ class Patience:
         self._over_for_new = True
         self._over = self._over or not for_new
         for timer in self.timers:
-            timer.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # it has ended by itself
+                timer.reschedule(asyncio.get_running_loop().time())
 
 
 class Job:
@@ -386,17 +388,27 @@ class BulkRun(Generic[RowT]):
                 raise StopAsyncIteration
         return outcome
 
+    # In turns: for who is in another thread and pays for each hop, the blocking run
+
+    def feed(self) -> Feed[RowT]:
+        """Take the rows from a feed instead, which they are handed to: before the run starts."""
+        return self._fanout.feed()
+
     async def turn(self) -> Turn[RowT]:
         """Wait until there are outcomes, or rows are wanted of a `Feed`, or the run is over.
-
-        For who is in another thread, and pays for each hop: the blocking client.
 
         Raises:
             BaseException: what reading the rows raised, or a callable of yours, when it is over.
         """
+        if not self._fanout.is_started:
+            self._start()
         if not self._fanout.wanted:
             await self._fanout.ready()
-        return Turn(self._fanout.take(), self._fanout.wanted)
+        return Turn(self.take(), self._fanout.wanted)
+
+    def take(self) -> list[Outcome[RowT]]:
+        """Take the outcomes that there are."""
+        return self._fanout.take()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary}>"

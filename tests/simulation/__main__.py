@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 
-from simulation import story
+from simulation import bulk_story, story
 
 
 def main() -> int:
@@ -17,21 +17,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play this one, and tell it")
     parser.add_argument("--seeds", type=int, default=2000, help="play so many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--bulk", action="store_true", help="of bulk runs, not of single calls")
     options = parser.parse_args()
+    kind = bulk_story if options.bulk else story
     warnings.simplefilter("error")
     if options.seed is not None:
-        print(story.draw(options.seed))
-        print(story.play(options.seed))
+        print(kind.draw(options.seed))
+        print(kind.play(options.seed))
         return 0
     started = time.perf_counter()
     broken = []
     for seed in range(options.first, options.first + options.seeds):
         try:
-            story.play(seed)
+            kind.play(seed)
         except Exception:
             broken.append(seed)
             traceback.print_exc(limit=-3)
-            print(f"seed {seed}: replay it with --seed {seed}", file=sys.stderr)
+            print(
+                f"seed {seed}: replay it with {'--bulk ' * options.bulk}--seed {seed}",
+                file=sys.stderr,
+            )
     took = time.perf_counter() - started
     print(f"{options.seeds} seeds in {took:.1f} s, {len(broken)} broken: {broken[:50]}")
     return 1 if broken else 0

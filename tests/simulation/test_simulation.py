@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from simulation import story
+from simulation import bulk_story, story
 
 SEEDS = 2000
 AT_ONCE = 100
+BULK_SEEDS = 200
+BULK_AT_ONCE = 20
 # Other seeds each time, so that they add up; in CI the same ones, so that red is the change's doing.
 FIRST = 0 if "CI" in os.environ else int.from_bytes(os.urandom(3)) * SEEDS
 
@@ -26,3 +28,18 @@ def test_what_must_hold_does(batch):
 @pytest.mark.parametrize("seed", range(20))
 def test_a_seed_tells_the_same_story_each_time(seed):
     assert story.play(seed) == story.play(seed)
+
+
+@pytest.mark.parametrize("batch", range(BULK_SEEDS // BULK_AT_ONCE))
+def test_every_row_of_a_bulk_run_is_accounted_for(batch):
+    for seed in range(FIRST + batch * BULK_AT_ONCE, FIRST + (batch + 1) * BULK_AT_ONCE):
+        try:
+            bulk_story.play(seed)
+        except BaseException as error:
+            error.add_note(f"replay it: nox -s soak -- --bulk --seed {seed}")
+            raise
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_seed_tells_the_same_bulk_run_each_time(seed):
+    assert bulk_story.play(seed) == bulk_story.play(seed)
