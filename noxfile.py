@@ -216,6 +216,18 @@ def audit(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the code in small ways, and see that tests notice; -- _retry: of one module."""
+    project = PYPROJECT["project"]
+    # Without the package: what is tested is the changed copy in mutants/.
+    session.install(*project["dependencies"], *group("tests"), *group("mutants"))
+    session.env["CI"] = "true"  # the same examples for each
+    shutil.rmtree(HERE / "mutants", ignore_errors=True)
+    session.run("mutmut", "run", *(f"chatkit_async.{module}.*" for module in session.posargs))
+    session.run("python", "-P", "tests/mutants.py", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Play stories of client and emulator: -- --seed N for one, -- --seeds 100000 for many."""
     session.install(".", *group("tests"))

@@ -1,0 +1,120 @@
+"""What became of the mutants: how many are killed in each module, and which live on.
+
+Run by `nox -s mutants` after mutmut. Those that no test can kill are listed in mutants.txt beside
+this file, each with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+LISTED = Path(__file__).with_name("mutants.txt")
+WANTED = 0.9
+
+
+def main(modules: list[str]) -> int:
+    """Report on these modules, or on all; 1: too few are killed."""
+    listed = reasons()
+    statuses = [
+        (name, status) for name, status in results() if not modules or module_of(name) in modules
+    ]
+    counts = {module: Counter() for module in sorted({module_of(name) for name, _ in statuses})}
+    reasoned, unreasoned = [], []
+    for name, status in statuses:
+        count = counts[module_of(name)]
+        if status in {"survived", "no tests"}:
+            mutant = (function_of(name), change(name))
+            if mutant in listed:
+                reasoned.append(mutant)
+            elif survives_alone(name):
+                unreasoned.append(mutant)
+            else:
+                count["tests"] += 1
+                continue
+            count["survived"] += 1
+        else:
+            count["types" if status == "caught by type check" else "tests"] += 1
+    for function, lines in unreasoned:
+        print(f"{function}: no reason given\n{lines}\n")
+    for mutant in listed.keys() - set(reasoned) if not modules else ():
+        print(f"{mutant[0]}: listed, and does not survive (any more)\n{mutant[1]}\n")
+    print(f"{'module':12} {'mutants':>8} {'types':>6} {'tests':>6} {'survive':>8} {'killed':>7}")
+    enough = True
+    for module, count in counts.items():
+        # Those that the type checker refuses are no merit of the tests.
+        share = count["tests"] / max(1, count["tests"] + count["survived"])
+        enough = enough and share >= WANTED
+        figures = f"{count['types']:6} {count['tests']:6} {count['survived']:8} {share:7.1%}"
+        print(f"{module:12} {count.total():8} {figures}")
+    print(f"{len(reasoned)} survive for a reason, {len(unreasoned)} without")
+    return 0 if enough else 1
+
+
+def reasons() -> dict[tuple[str, str], str]:
+    """The mutants that are listed: `function: reason`, the changed lines, and a blank line."""
+    listed = {}
+    for entry in LISTED.read_text(encoding="utf-8").split("\n\n"):
+        lines = [line for line in entry.splitlines() if line and not line.startswith("#")]
+        if lines:
+            function, _, reason = lines[0].partition(": ")
+            listed[function, "\n".join(lines[1:])] = reason
+    return listed
+
+
+def results() -> list[tuple[str, str]]:
+    """Each mutant's name, and what mutmut says became of it."""
+    lines = mutmut("results", "--all", "true").splitlines()
+    return [tuple(line.strip().split(": ", maxsplit=1)) for line in lines if "__mutmut_" in line]
+
+
+def change(name: str) -> str:
+    """The lines that make the mutant, without their indentation."""
+    lines = [
+        line[0] + " " + line[1:].strip()
+        for line in mutmut("show", name).splitlines()
+        if line[:1] in {"-", "+"} and line[:3] not in {"---", "+++"}
+    ]
+    return "\n".join(lines)
+
+
+def mutmut(*arguments: str) -> str:
+    command = [sys.executable, "-m", "mutmut", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def module_of(name: str) -> str:
+    return name.split(".")[1]
+
+
+def function_of(name: str) -> str:
+    """`_retry.RateGate.admit` of `chatkit_async._retry.xǁRateGateǁadmit__mutmut_1`."""
+    _, module, mangled = name.split(".")
+    function = mangled.rpartition("__mutmut_")[0].replace("ǁ", ".").removeprefix("x")
+    return f"{module}.{function.removeprefix('.').removeprefix('_')}"
+
+
+def survives_alone(name: str) -> bool:
+    """Whether it survives its module's tests in an interpreter of its own.
+
+    mutmut forks from a process that has imported the package: a mutant of what runs at the import
+    was never at work there.
+    """
+    tests = sorted(Path("mutants", "tests").glob(f"test{module_of(name)}*.py"))
+    command = ["pytest", "-x", "-q", "-p", "no:randomly", *(f"tests/{each.name}" for each in tests)]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd="mutants",
+        env=os.environ | {"MUTANT_UNDER_TEST": name},
+        capture_output=True,
+        check=False,
+        timeout=600,
+    )
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
