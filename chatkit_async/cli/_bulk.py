@@ -244,18 +244,25 @@ def _opened(
         if stdin is None:
             raise InputError("there is no standard input")
         yield cast("Stream", stdin), None
-        return
+    else:
+        with _file(source) as file:
+            if journal:
+                _refuse_if_locked(file, source)
+            yield cast("Stream", file), os.fstat(file.fileno())
+
+
+def _file(source: Path) -> BinaryIO:
     try:
-        file = source.open("rb")
+        return source.open("rb")
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from None
-    with file:
-        if journal:
-            try:
-                lock(file.fileno(), shared=True)
-            except BlockingIOError:
-                raise InputError(f"{source} is being written by a run: end that first") from None
-        yield file, os.fstat(file.fileno())
+
+
+def _refuse_if_locked(file: BinaryIO, source: Path) -> None:
+    try:
+        lock(file.fileno(), shared=True)
+    except BlockingIOError:
+        raise InputError(f"{source} is being written by a run: end that first") from None
 
 
 def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: int | None) -> int:

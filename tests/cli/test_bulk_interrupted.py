@@ -1,0 +1,202 @@
+"""A bulk run that is killed or interrupted, at each step of its journal, and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from chatkit_async.cli._journal import Header, Journal, State
+
+FORKS = Path(__file__).with_name("forks.py")
+ROWS = 8
+STEPS = 1 + 2 * ROWS  # the header, and an intent and an outcome of each row
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """A process that runs commands in forks of itself."""
+    with subprocess.Popen(
+        [sys.executable, str(FORKS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def command(forks, emulator, tmp_path):
+    """Run `bulk create` in a fork; returns its exit code and what it printed."""
+
+    def command(*options, concurrency=2, **at):
+        run = {
+            "arguments": [
+                *("bulk", "create", str(tmp_path / "rows.jsonl")),
+                *("-o", str(tmp_path / "out.jsonl"), f"--concurrency={concurrency}", *options),
+            ],
+            "output": str(tmp_path / "printed"),
+            "environment": {
+                "OPENAI_BASE_URL": emulator.base_url,
+                "OPENAI_API_KEY": emulator.api_key,
+            },
+            "at": at,
+        }
+        forks.stdin.write(json.dumps(run) + "\n")
+        forks.stdin.flush()
+        code = json.loads(forks.stdout.readline())
+        return code, (tmp_path / "printed").read_text("utf-8")
+
+    return command
+
+
+@pytest.fixture
+def rows(tmp_path):
+    def rows(number):
+        with (tmp_path / "rows.jsonl").open("w") as file:
+            for index in range(number):
+                file.write(f'{{"user": "user_{index}", "workflow": "wf_1"}}\n')
+
+    return rows
+
+
+def lines(path):
+    """The records of a journal, without one that is torn."""
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def states(path):
+    """Where each row is, by the journal: as whoever resumes it reads it."""
+    header = next(iter(lines(path)))
+    with Journal(
+        path,
+        Header(command="bulk create", base_url=header["base_url"], input="", defaults=None),
+        resume=True,
+    ) as journal:
+        history = journal.history
+        return [history.state(index) for index in range(len(history))]
+
+
+def sessions_by_row(emulator, number):
+    users = Counter(session.user for session in emulator.sessions.values())
+    return [users[f"user_{index}"] for index in range(number)]
+
+
+def moments(first, *when):
+    """The moments of each step from one on."""
+    return [f"{moment}_{step}" for step in range(first, STEPS + 1) for moment in when]
+
+
+@pytest.mark.parametrize("moment", moments(1, "before", "during", "after"))
+def test_killed_at_any_step_it_resumes_to_the_end_of_an_undisturbed_run(
+    command, emulator, rows, tmp_path, moment
+):
+    rows(ROWS)
+    path = tmp_path / "out.jsonl"
+    code, _ = command(**{moment: ["SIGKILL"]})
+    assert code == -9
+    records = list(lines(path))
+    outcomes = {record["index"] for record in records if record["record"] == "outcome"}
+    in_flight = {record["index"] for record in records if record["record"] == "intent"} - outcomes
+    code, printed = command("--resume")
+    # Without being told to it sends nothing twice, and says what it does not know.
+    came_to = f"{ROWS} rows: {ROWS - len(in_flight)} created"
+    came_to += f", {len(in_flight)} unknown." if in_flight else "."
+    assert came_to.replace(" 0 created,", "") in printed
+    assert code == (3 if in_flight else 0)
+    assert all(number <= 1 for number in sessions_by_row(emulator, ROWS))
+    code, printed = command("--resume", "--retry-unknown")
+    assert code == 0, printed
+    assert states(path) == [State.DONE] * ROWS
+    # A session that nobody holds is of a row that was in flight.
+    for index, number in enumerate(sessions_by_row(emulator, ROWS)):
+        assert number == 1 or (number == 2 and index in in_flight)
+
+
+@pytest.mark.parametrize("first", range(1, STEPS, 5))
+@pytest.mark.parametrize("second", range(1, STEPS, 5))
+def test_killed_twice_it_resumes_all_the_same(command, rows, tmp_path, first, second):
+    rows(ROWS)
+    command(**{f"during_{first}": ["SIGKILL"]})
+    command("--resume", "--retry-unknown", **{f"during_{second}": ["SIGKILL"]})
+    assert command("--resume", "--retry-unknown")[0] == 0
+    assert states(tmp_path / "out.jsonl") == [State.DONE] * ROWS
+
+
+@pytest.mark.parametrize("moment", moments(2, "before", "after"))
+def test_ctrl_c_at_any_step_finishes_what_is_in_flight_and_resuming_the_rest(
+    command, emulator, rows, tmp_path, moment
+):
+    rows(ROWS)
+    code, printed = command(**{moment: ["SIGINT"]})
+    assert code == 130, printed
+    assert "Interrupted: finishing what is in flight. Ctrl-C again stops at once." in printed
+    found = states(tmp_path / "out.jsonl")
+    assert State.SENT not in found
+    assert State.UNKNOWN not in found
+    assert found.count(State.DONE) == len(emulator.sessions)
+    code, printed = command("--resume")
+    assert code == 0, printed
+    assert states(tmp_path / "out.jsonl") == [State.DONE] * ROWS
+    assert sessions_by_row(emulator, ROWS) == [1] * ROWS
+
+
+@pytest.mark.parametrize("step", range(2, 2 + ROWS))
+def test_a_second_ctrl_c_stops_at_once_and_every_row_is_accounted_for(
+    command, emulator, rows, tmp_path, step
+):
+    rows(ROWS)
+    path = tmp_path / "out.jsonl"
+    emulator.fail(times=None, delay=math.inf)  # what is in flight has no end but this one
+    both = {f"after_{step}": ["SIGINT", "SIGINT"]}
+    code, printed = command("--timeout=3600", concurrency=ROWS, **both)
+    assert code == 130, printed
+    assert "Interrupted: finishing what is in flight." in printed
+    found = states(path)
+    assert set(found) <= {State.UNKNOWN, State.OPEN}
+    emulator.clear_faults()
+    code, printed = command("--resume", "--retry-unknown")
+    assert code == 0, printed
+    assert states(path) == [State.DONE] * ROWS
+    held = [record["session"]["id"] for record in lines(path) if record.get("kind") == "created"]
+    assert len(set(held)) == ROWS
+    assert len(emulator.sessions) <= ROWS + found.count(State.UNKNOWN)
+
+
+def test_ctrl_c_before_the_first_record_ends_it_at_once(command, emulator, rows, tmp_path):
+    rows(ROWS)
+    code, printed = command(before_1=["SIGINT"])
+    assert (code, printed) == (130, "\nInterrupted.\n")
+    assert not emulator.sessions
+    assert command("--resume")[0] == 0
+
+
+@pytest.mark.timeout(300)
+def test_twenty_thousand_rows_interrupted_twice_are_all_accounted_for(
+    command, emulator, rows, tmp_path
+):
+    number = 20_000
+    rows(number)
+    path = tmp_path / "out.jsonl"
+    code, printed = command(concurrency=64, after_15000=["SIGINT"])
+    assert code == 130, printed
+    assert 7000 <= len(emulator.sessions) < 15_000
+    code, printed = command("--resume", concurrency=64, after_13000=["SIGINT"])
+    assert code == 130, printed
+    assert len(emulator.sessions) < number
+    code, printed = command("--resume", concurrency=64)
+    assert code == 0, printed
+    assert f"{number:,} rows: {number:,} created." in printed
+    assert states(path) == [State.DONE] * number
+    assert sessions_by_row(emulator, number) == [1] * number
+    held = {record["session"]["id"] for record in lines(path) if record["record"] == "outcome"}
+    assert held == set(emulator.sessions)
