@@ -127,6 +127,7 @@ async def test_a_request_is_shown_with_its_credentials_masked(http, control, emu
     ):
         pass
 
+    assert (await control("GET", "requests/2"))[0] == 404
     status, record = await control("GET", "requests/1")
 
     assert status == 200

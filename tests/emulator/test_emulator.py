@@ -22,7 +22,7 @@ def create_blocking(headers, wanted):
 
     def create_blocking(emulator):
         url = urlsplit(emulator.base_url)
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
         try:
             connection.request(
                 "POST",

@@ -31,7 +31,7 @@ async def test_stopping_closes_a_connection_that_is_only_just_accepted():
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # accepted, and no transport made yet
 
-    client.settimeout(5)
+    client.settimeout(30)
     with contextlib.suppress(ConnectionResetError):
         assert client.recv(1) == b""
     client.close()

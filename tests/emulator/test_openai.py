@@ -1,0 +1,188 @@
+"""The official SDK against the emulator, as it comes, its strict validation of replies on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import openai
+import pytest
+
+from chatkit_async.emulator import Emulator, TokenBucket
+
+OPTIONS = {"max_retries": 0, "_strict_response_validation": True}
+
+EVERYTHING = {
+    "user": "ada",
+    "workflow": {
+        "id": "wf_123",
+        "version": "2",
+        "state_variables": {"name": "Ada", "age": 36, "vip": True, "score": 0.5},
+        "tracing": {"enabled": False},
+    },
+    "expires_after": {"anchor": "created_at", "seconds": 60},
+    "rate_limits": {"max_requests_per_1_minute": 20},
+    "chatkit_configuration": {
+        "automatic_thread_titling": {"enabled": False},
+        "file_upload": {"enabled": True, "max_file_size": 5, "max_files": 2},
+        "history": {"enabled": True, "recent_threads": 3},
+    },
+}
+
+
+class Blocking:
+    """The SDK's blocking client; its methods as coroutines, so that the tests are the same."""
+
+    def __init__(self, emulator, **options):
+        self._client = openai.OpenAI(
+            api_key=emulator.api_key, base_url=emulator.base_url, **OPTIONS | options
+        )
+        self.sessions = self._client.beta.chatkit.sessions
+
+    async def create(self, **params):
+        return await asyncio.to_thread(self.sessions.create, **params)
+
+    async def cancel(self, session_id):
+        return await asyncio.to_thread(self.sessions.cancel, session_id)
+
+    async def close(self):
+        self._client.close()
+
+
+class Async:
+    """The SDK's async client."""
+
+    def __init__(self, emulator, **options):
+        self._client = openai.AsyncOpenAI(
+            api_key=emulator.api_key, base_url=emulator.base_url, **OPTIONS | options
+        )
+        self.create = self._client.beta.chatkit.sessions.create
+        self.cancel = self._client.beta.chatkit.sessions.cancel
+
+    async def close(self):
+        await self._client.close()
+
+
+@pytest.fixture(params=[Blocking, Async])
+async def connect(request):
+    """Connect an SDK's client to an emulator."""
+    clients = []
+
+    def connect(emulator, **options):
+        clients.append(request.param(emulator, **options))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+def client(connect, emulator):
+    return connect(emulator)
+
+
+async def test_a_session_is_created_with_its_defaults(client, emulator):
+    session = await client.create(user="ada", workflow={"id": "wf_123"})
+
+    made = emulator.sessions[session.id]
+    assert session.client_secret == made.client_secret
+    assert session.expires_at == made.created_at + 600
+    assert session.status == "active"
+    assert session.object == "chatkit.session"
+    assert session.rate_limits.max_requests_per_1_minute == 10
+    assert session.workflow.tracing.enabled is True
+    assert session.chatkit_configuration.file_upload.max_file_size == 512
+    assert emulator.requests[-1].unknown_fields == ()
+
+
+async def test_a_session_is_created_with_everything_there_is(client, emulator):
+    session = await client.create(**EVERYTHING)
+
+    assert session.user == "ada"
+    assert session.workflow.version == "2"
+    assert session.workflow.state_variables == EVERYTHING["workflow"]["state_variables"]
+    assert session.workflow.tracing.enabled is False
+    assert session.max_requests_per_1_minute == 20
+    assert session.expires_at == emulator.clock.now() + 60
+    configuration = session.chatkit_configuration.to_dict()
+    assert configuration == EVERYTHING["chatkit_configuration"]
+
+
+async def test_a_session_is_cancelled(client):
+    session = await client.create(user="ada", workflow={"id": "wf_123"})
+
+    cancelled = await client.cancel(session.id)
+
+    assert cancelled.to_dict() == {**session.to_dict(), "status": "cancelled"}
+
+
+async def test_its_project_and_organization_arrive(connect, emulator):
+    client = connect(emulator, organization="org_1", project="proj_1")
+
+    session = await client.create(user="ada", workflow={"id": "wf_123"})
+
+    made = emulator.sessions[session.id]
+    assert (made.organization, made.project) == ("org_1", "proj_1")
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "code"),
+    [
+        ({"user": ""}, openai.BadRequestError, "string_below_min_length"),
+        ({"extra_headers": {"OpenAI-Beta": "x"}}, openai.BadRequestError, "invalid_beta"),
+        ({"extra_headers": {"Authorization": "x"}}, openai.AuthenticationError, "invalid_api_key"),
+    ],
+)
+async def test_a_refusal_is_the_sdks_error_for_it(client, emulator, params, error, code):
+    with pytest.raises(error) as refusal:
+        await client.create(**{"user": "ada", "workflow": {"id": "wf_123"}, **params})
+
+    assert refusal.value.code == code
+    assert refusal.value.param == ("user" if "user" in params else None)
+    assert refusal.value.type == "invalid_request_error"
+    assert refusal.value.request_id == emulator.requests[-1].request_id
+
+
+async def test_a_session_that_does_not_exist_is_not_found(client):
+    with pytest.raises(openai.NotFoundError) as refusal:
+        await client.cancel("cksess_unknown")
+
+    assert refusal.value.param == "session_id"
+
+
+async def test_a_workflow_of_another_project_is_not_found(connect):
+    async with Emulator(workflows=[]) as emulator:
+        with pytest.raises(openai.NotFoundError) as refusal:
+            await connect(emulator).create(user="ada", workflow={"id": "wf_123"})
+
+    assert (refusal.value.param, refusal.value.code) == (None, None)
+
+
+async def test_a_rate_limit_is_one(client, emulator):
+    emulator.rate_limit = TokenBucket(rate=1)
+    await client.create(user="ada", workflow={"id": "wf_123"})
+
+    with pytest.raises(openai.RateLimitError) as refusal:
+        await client.create(user="ada", workflow={"id": "wf_123"})
+
+    assert refusal.value.code == "rate_limit_exceeded"
+    assert refusal.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+async def test_it_tries_again_when_told_to(connect, emulator):
+    emulator.fail(status=503, headers={"retry-after-ms": "1"})
+
+    session = await connect(emulator, max_retries=1).create(user="ada", workflow={"id": "wf_123"})
+
+    assert session.id in emulator.sessions
+    assert [record.status for record in emulator.requests] == [503, 200]
+
+
+async def test_its_strict_validation_refuses_what_is_off_schema(client, emulator):
+    session = await client.create(user="ada", workflow={"id": "wf_123"})
+    emulator.off_schema = True
+
+    with pytest.raises(openai.APIResponseValidationError):
+        await client.create(user="ada", workflow={"id": "wf_123"})
+    with pytest.raises(openai.APIResponseValidationError):
+        await client.cancel(session.id)
