@@ -147,8 +147,9 @@ class Fanout(Generic[T, R]):
         self._results: deque[R] = deque()
         self._news = asyncio.Event()
 
-        self._workers: set[asyncio.Task[None]] = set()
-        self._idle: set[asyncio.Task[None]] = set()  # those that have no item
+        # Not sets: what happens to them happens in the same order each time.
+        self._workers: dict[asyncio.Task[None], None] = {}
+        self._idle: dict[asyncio.Task[None], None] = {}  # those that have no item
         self._ending: asyncio.Task[None] | None = None
         self._started = False
         self._stopped = False
@@ -174,12 +175,18 @@ class Fanout(Generic[T, R]):
 
     # For the consumer
 
+    def feed(self) -> Feed[T]:
+        """Take the items from a feed instead: of a fan-out that was not started."""
+        feed = self._items = Feed[T]()
+        self._is_async = True
+        return feed
+
     def start(self) -> None:
         """Start the workers."""
         self._started = True
         for _ in range(self._concurrency):
             worker = asyncio.create_task(self._worker())
-            self._workers.add(worker)
+            self._workers[worker] = None
             worker.add_done_callback(self._left)
 
     async def ready(self) -> bool:
@@ -268,10 +275,10 @@ class Fanout(Generic[T, R]):
         worker = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             while True:
-                self._idle.add(worker)
+                self._idle[worker] = None
                 async with self._turn:
                     found = await self._next()
-                self._idle.discard(worker)
+                del self._idle[worker]
                 if found is None:
                     return
                 self._put(found[0], await self._work(*found))
@@ -337,8 +344,8 @@ class Fanout(Generic[T, R]):
     # The end
 
     def _left(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        self._idle.discard(worker)
+        self._workers.pop(worker)
+        self._idle.pop(worker, None)
         if worker.cancelled() and not self._stopped:  # before its first step
             self.stop(asyncio.CancelledError())
         if not self._workers:

@@ -142,7 +142,7 @@ class Patience:
     """
 
     def __init__(self, max_wait: float | None) -> None:
-        self.timers: set[asyncio.Timeout] = set()
+        self.timers: dict[asyncio.Timeout, None] = {}  # in order
         self.ran_out: bool = False
         self._max_wait = max_wait
         self._progress = -inf

@@ -580,7 +580,7 @@ class AsyncChatKit:
         timer = asyncio.timeout(0 if self._transport.closed else limit)
         self._transport.timers[timer] = asyncio.get_running_loop()
         if patience is not None:
-            patience.timers.add(timer)
+            patience.timers[timer] = None
         try:
             async with timer:
                 await wait
@@ -590,7 +590,7 @@ class AsyncChatKit:
         finally:
             del self._transport.timers[timer]
             if patience is not None:
-                patience.timers.discard(timer)
+                del patience.timers[timer]
         if self._transport.closed:
             raise ClientClosedError
 
