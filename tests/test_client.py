@@ -1085,7 +1085,7 @@ def test_closing_from_another_thread_ends_calls_in_flight():
         thread.start()
         emulator.wait_until(lambda: len(emulator.requests) == 1)
         asyncio.run(client.close())
-        thread.join(10)
+        thread.join(30)
         emulator.wait_until(lambda: emulator.connections == 0)
 
     assert len(ended) == 1
@@ -1094,7 +1094,7 @@ def test_closing_from_another_thread_ends_calls_in_flight():
 def test_two_threads_loops_share_a_client():
     with Emulator() as emulator:
         client = AsyncChatKit(api_key=emulator.api_key, base_url=emulator.base_url)
-        both = threading.Barrier(2, timeout=10)
+        both = threading.Barrier(2, timeout=30)
         made = []
 
         async def work():

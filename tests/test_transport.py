@@ -765,7 +765,7 @@ async def test_one_loop_has_one_session(transport):
 
 def test_two_loops_in_two_threads_at_once():
     transport = Transport(max_connections=10)
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=30)
     sessions = []
 
     async def work():
@@ -919,9 +919,9 @@ def test_closing_ends_what_another_loop_has_under_way_without_a_session_of_its_o
 
     thread = threading.Thread(target=asyncio.run, args=(bound(),))
     thread.start()
-    entered.wait(10)
+    entered.wait(30)
     asyncio.run(transport.close())
-    thread.join(10)
+    thread.join(30)
 
     assert ended == ["by its timer"]
 

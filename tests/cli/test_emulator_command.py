@@ -30,7 +30,7 @@ def test_it_prints_what_to_set_serves_until_ctrl_c_and_shows_each_request(start)
     api_key = process.stdout.readline().removeprefix("export OPENAI_API_KEY=").strip()
     session = create(base_url, api_key)
     process.send_signal(signal.SIGINT)
-    rest, said = process.communicate(timeout=10)
+    rest, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert rest == ""
     serving, request, empty, interrupted = said.splitlines()
@@ -46,7 +46,7 @@ def test_json_is_for_programs_that_start_it(start):
     assert set(printed) == {"base_url", "api_key"}
     assert create(**printed).status == "active"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=30) == 130
 
 
 def test_it_serves_on_when_nobody_reads_the_requests(start):
@@ -57,7 +57,7 @@ def test_it_serves_on_when_nobody_reads_the_requests(start):
     for _ in range(3):
         assert create(**printed).status == "active"
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=10)
+    process.wait(timeout=30)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_it_fails_as_told_the_same_for_a_seed(start):
             with suppress(BadRequestError):
                 create(**printed)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=10)[1]
+        said = process.communicate(timeout=30)[1]
         return re.findall(r"sessions (\d+) req_", said)
 
     first = statuses()

@@ -352,7 +352,7 @@ def test_a_client_that_was_not_closed_warns_without_its_key(meeting):
         thread = client._crossing._portal()._thread
         del client
         gc.collect()
-        thread.join(10)
+        thread.join(30)
 
     # The collection may find others' garbage, too: this client's warning names its server.
     mine = [warning for warning in warned if server in str(warning.message)]
