@@ -156,12 +156,12 @@ class ClientSecretEndpoint:
         chatkit_configuration: As in `create`.
         expires_after: As in `create`.
         rate_limits: As in `create`.
-        min_ttl: Seconds that a secret must have left to be handed out again, 0 or more.
-            `math.inf`: none is handed out twice.
+        min_ttl: Seconds that a secret must have left to be handed out again, 0 or more. Where
+            sessions live no longer than that, or with `math.inf`, none is handed out twice.
         max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
             and those that have ended.
-        on_error: Called with each error that became a 502, 503 or 504. What it raises is raised
-            as it is.
+        on_error: Called with each error that became a 502, 503 or 504; it should neither block nor
+            ask this endpoint. What it raises is raised as it is.
         **options: What differs for these calls from the client: see `RequestOptions`.
 
     Raises:
@@ -272,12 +272,12 @@ class BlockingClientSecretEndpoint:
         chatkit_configuration: As in `create`.
         expires_after: As in `create`.
         rate_limits: As in `create`.
-        min_ttl: Seconds that a secret must have left to be handed out again, 0 or more.
-            `math.inf`: none is handed out twice.
+        min_ttl: Seconds that a secret must have left to be handed out again, 0 or more. Where
+            sessions live no longer than that, or with `math.inf`, none is handed out twice.
         max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
             and those that have ended.
-        on_error: Called with each error that became a 502, 503 or 504. What it raises is raised
-            as it is.
+        on_error: Called with each error that became a 502, 503 or 504; it should neither block nor
+            ask this endpoint. What it raises is raised as it is.
         **options: What differs for these calls from the client: see `RequestOptions`.
 
     Raises:
