@@ -57,6 +57,21 @@ def _faults(
         raise click.BadParameter(f"{error}.") from None
 
 
+def _time(_context: click.Context, _parameter: click.Parameter, given: str | None) -> float | None:
+    if given is None:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(given).timestamp()
+    except ValueError:
+        raise click.BadParameter(
+            f"{given!r} should be Unix seconds or a date and time such as 2027-01-01T12:00:00Z."
+        ) from None
+
+
 def _rate_limit(
     rate: float | None,
     burst: int | None,
@@ -131,9 +146,38 @@ def _wait(retry_after: str | None) -> "RetryAfter":
     multiple=True,
     metavar="FAULT",
     callback=_faults,
-    help="What goes wrong, such as 'status=503; retry-after=1; chance=0.1'. Repeatable.",
+    help="What goes wrong, such as 'status=503; retry-after=1; chance=0.1' or "
+    "'operation=cancel; user=ada; every=3; drop=close'. Repeatable.",
 )
-@click.option("--seed", type=int, default=0, help="What happens by chance follows from it.")
+@click.option(
+    "--off-schema", is_flag=True, help="Answer as the API's documentation shows, off its schema."
+)
+@click.option(
+    "--workflow",
+    "workflows",
+    multiple=True,
+    metavar="ID",
+    help="A workflow that there is; others are not found. Repeatable. Default: any.",
+)
+@click.option(
+    "--accept-key",
+    "api_keys",
+    multiple=True,
+    metavar="KEY",
+    help="A made-up key to accept; others are refused. Repeatable. Default: any.",
+)
+@click.option("--allow-real-keys", is_flag=True, help="Let keys through that look like real ones.")
+@click.option(
+    "--time",
+    "now",
+    metavar="WHEN",
+    callback=_time,
+    help="What time it is: Unix seconds, or 2027-01-01T12:00:00Z. Default: the real time.",
+)
+@click.option("--freeze", is_flag=True, help="Let time stand still, until it is moved.")
+@click.option(
+    "--seed", type=int, default=0, help="Ids, and what happens by chance, follow from it."
+)
 @json_option
 def emulator(
     *,
@@ -145,24 +189,41 @@ def emulator(
     per_key: bool,
     latency: "Latency | None",
     faults: "list[Fault]",
+    off_schema: bool,
+    workflows: Sequence[str],
+    api_keys: Sequence[str],
+    allow_real_keys: bool,
+    now: float | None,
+    freeze: bool,
     seed: int,
     as_json: bool,
 ) -> None:
     """Serve the ChatKit sessions API on this machine, until Ctrl-C.
 
     Prints on stdout what to set in another terminal to use it, and on stderr a line for each
-    request. It takes any key and any workflow, keeps what it makes in memory, and cannot be
-    reached from other machines.
+    request. It takes any workflow and any key that does not look real, keeps what it makes in
+    memory, and cannot be reached from other machines. While it serves, its state can be read and
+    set in JSON, under /_emulator/.
     """
-    from chatkit_async.emulator import Emulator  # noqa: PLC0415 - see above
+    from chatkit_async.emulator import Clock, Emulator  # noqa: PLC0415 - see above
 
     limit = _rate_limit(rate_limit, burst, window, retry_after, per_key=per_key)
     try:
+        clock = Clock()
+        if freeze:
+            clock.freeze()
+        if now is not None:
+            clock.set(now)
         server = Emulator(
             port=port,
+            api_keys=api_keys or None,
+            workflows=workflows or None,
+            allow_real_keys=allow_real_keys,
+            clock=clock,
             rate_limit=limit,
             latency=0.0 if latency is None else latency,
             faults=faults,
+            off_schema=off_schema,
             seed=seed,
             on_request=_show,
         )
@@ -180,7 +241,13 @@ async def _serve(server: "Emulator", port: int, *, as_json: bool) -> None:
         ) from None
     try:
         if as_json:
-            write_json({"base_url": server.base_url, "api_key": server.api_key})
+            write_json(
+                {
+                    "base_url": server.base_url,
+                    "api_key": server.api_key,
+                    "control_url": server.control_url,
+                }
+            )
         else:
             for name, value in (
                 ("OPENAI_BASE_URL", server.base_url),
@@ -188,6 +255,7 @@ async def _serve(server: "Emulator", port: int, *, as_json: bool) -> None:
             ):
                 write(assignment(name, value))
         note("Serving. Set these in another terminal; Ctrl-C ends it.")
+        note(f"Its state can be read and set at {server.control_url}/state and beside it.")
         await asyncio.get_running_loop().create_future()
     finally:
         await server.__aexit__()

@@ -7,13 +7,20 @@ import json
 import re
 import signal
 import socket
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
-from chatkit_async import AsyncChatKit, BadRequestError
+from chatkit_async import AsyncChatKit, AuthenticationError, BadRequestError, NotFoundError
 from chatkit_async.cli._emulator import assignment
-from chatkit_async.emulator import Exponential, FixedWindow, LogNormal, TokenBucket, Uniform
+from chatkit_async.emulator import (
+    Exponential,
+    Fault,
+    FixedWindow,
+    LogNormal,
+    TokenBucket,
+    Uniform,
+)
 
 
 def create(base_url, api_key):
@@ -33,8 +40,10 @@ def test_it_prints_what_to_set_serves_until_ctrl_c_and_shows_each_request(start)
     rest, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert rest == ""
-    serving, request, empty, interrupted = said.splitlines()
+    serving, control, request, empty, interrupted = said.splitlines()
     assert serving == "Serving. Set these in another terminal; Ctrl-C ends it."
+    control_url = base_url.replace("/v1", "/_emulator")
+    assert control == f"Its state can be read and set at {control_url}/state and beside it."
     assert re.fullmatch(r"\d\d:\d\d:\d\d POST /v1/chatkit/sessions 200 req_\w+", request)
     assert (empty, interrupted) == ("", "Interrupted.")
     assert session.client_secret not in said
@@ -43,7 +52,8 @@ def test_it_prints_what_to_set_serves_until_ctrl_c_and_shows_each_request(start)
 def test_json_is_for_programs_that_start_it(start):
     process = start("emulator", "--json")
     printed = json.loads(process.stdout.readline())
-    assert set(printed) == {"base_url", "api_key"}
+    assert set(printed) == {"base_url", "api_key", "control_url"}
+    assert printed.pop("control_url") == printed["base_url"].replace("/v1", "/_emulator")
     assert create(**printed).status == "active"
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
@@ -52,6 +62,8 @@ def test_json_is_for_programs_that_start_it(start):
 def test_it_serves_on_when_nobody_reads_the_requests(start):
     process = start("emulator", "--json")
     printed = json.loads(process.stdout.readline())
+    printed.pop("control_url")
+    process.stderr.readline()
     process.stderr.readline()
     process.stderr.close()
     for _ in range(3):
@@ -131,6 +143,7 @@ def test_it_fails_as_told_the_same_for_a_seed(start):
             "--fault", "operation=cancel; drop=close",
         )  # fmt: skip
         printed = json.loads(process.stdout.readline())
+        printed.pop("control_url")
         process.stderr.readline()
         for _ in range(8):
             with suppress(BadRequestError):
@@ -144,9 +157,81 @@ def test_it_fails_as_told_the_same_for_a_seed(start):
     assert statuses() == first
 
 
+def test_it_fails_as_scripted(invoke, server):
+    said = "operation=create; user=ada; with-body.workflow.id=wf_1; every=3; times=2; status=503"
+    assert invoke("emulator", "--fault", said).exit_code == 0
+    fault = Fault(
+        operation="create",
+        user="ada",
+        with_body={"workflow.id": "wf_1"},
+        every=3,
+        times=2,
+        status=503,
+    )
+    assert server[0].faults == (fault,)
+
+
+@pytest.mark.parametrize(("arguments", "off_schema"), [([], False), (["--off-schema"], True)])
+def test_it_keeps_to_the_schema_unless_told_otherwise(invoke, server, arguments, off_schema):
+    assert invoke("emulator", *arguments).exit_code == 0
+    assert server[0].off_schema is off_schema
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], None),
+        (["--workflow", "wf_1", "--workflow", "wf_123", "--accept-key", "sk-made-up"], None),
+        (["--workflow", "wf_1"], NotFoundError),
+        (["--accept-key", "sk-other"], AuthenticationError),
+    ],
+)
+def test_it_knows_the_workflows_and_keys_it_was_told(invoke, server, arguments, error):
+    assert invoke("emulator", *arguments).exit_code == 0
+    with server[0] as emulator, pytest.raises(error) if error else nullcontext():
+        create(emulator.base_url, "sk-made-up")
+
+
+REAL = "sk-proj-" + "aB3" * 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"), [([], AuthenticationError), (["--allow-real-keys"], None)]
+)
+def test_it_refuses_a_key_that_looks_real_unless_told_otherwise(invoke, server, arguments, error):
+    assert invoke("emulator", *arguments).exit_code == 0
+    with server[0] as emulator, pytest.raises(error) if error else nullcontext():
+        create(emulator.base_url, REAL)
+
+
+def test_a_real_key_is_not_echoed(invoke, server):
+    result = invoke("emulator", "--accept-key", REAL)
+    assert result.exit_code == 2
+    assert "one of api_keys looks real" in result.stderr
+    assert REAL not in result.stderr
+    assert server == []
+
+
+@pytest.mark.parametrize(
+    "given", ["1800000000", "2027-01-15T08:00:00Z", "2027-01-15T09:00:00+01:00"]
+)
+def test_it_serves_at_the_time_it_was_told(invoke, server, given):
+    assert invoke("emulator", "--time", given, "--freeze").exit_code == 0
+    assert server[0].clock.frozen
+    assert server[0].clock.now() == 1_800_000_000
+
+
+def test_time_runs_on_unless_it_is_frozen(invoke, server):
+    assert invoke("emulator", "--time", "100").exit_code == 0
+    assert not server[0].clock.frozen
+    assert server[0].clock.now() >= 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--time", "noon"], "'noon' should be Unix seconds or a date"),
+        (["--time", "nan"], "the clock cannot be set to nan"),
         (["--rate-limit", "0"], "no such rate limit: 'rate' must be > 0"),
         (["--rate-limit", "1.5", "--window", "60"], "no such rate limit: 'limit' must be >= 1"),
         (["--rate-limit", "inf", "--window", "60"], "no such rate limit: "),
