@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from chatkit_async.options import Attempt, ClientOptions, RequestOptions, RetryPolicy
     from chatkit_async.secret import Secret
     from chatkit_async.sessions import APIResponse, AsyncSessions
-    from chatkit_async.sync import ChatKit, Sessions
+    from chatkit_async.sync import BlockingBulkRun, ChatKit, Sessions
 
 __all__ = [
     "APIConnectionError",
@@ -71,6 +71,7 @@ __all__ = [
     "AuthenticationError",
     "AutomaticThreadTitlingParam",
     "BadRequestError",
+    "BlockingBulkRun",
     "BulkRun",
     "BulkSummary",
     "ChatKit",

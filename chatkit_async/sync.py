@@ -1,15 +1,28 @@
 """ChatKit: the blocking client. It runs the coroutines of AsyncChatKit on an anyio portal's loop."""
 
 import ssl as tls
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property, wraps
+from itertools import islice
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from chatkit_async._portal import Crossing
 from chatkit_async._transport import Transport
+from chatkit_async.bulk import (
+    CONCURRENCY,
+    MAX_WAIT,
+    BulkRun,
+    BulkSummary,
+    CancelRowT,
+    CreateRowT,
+    Outcome,
+)
 from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit
+from chatkit_async.errors import ClientClosedError
 from chatkit_async.models import (
     ChatKitConfigurationLike,
     ChatSession,
@@ -32,10 +45,14 @@ from chatkit_async.options import (
 )
 from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse
 
-__all__ = ["ChatKit", "Sessions", "SessionsWithRawResponse"]
+__all__ = ["BlockingBulkRun", "ChatKit", "Sessions", "SessionsWithRawResponse"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+RowT = TypeVar("RowT")
+
+READING = 0.01
+"""Seconds that rows are read for at a time: a slow input is not to hold its first rows back."""
 
 
 class ChatKit:
@@ -292,10 +309,242 @@ class Sessions:
             )
         )
 
+    def create_many(
+        self,
+        rows: Iterable[CreateRowT] | AsyncIterable[CreateRowT],
+        *,
+        concurrency: int = CONCURRENCY,
+        ordered: bool = False,
+        rate: float | None = None,
+        max_wait: float | None = MAX_WAIT,
+        defaults: Mapping[str, object] | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> "BlockingBulkRun[CreateRowT]":
+        """Create a session for each row, and say of each what became of it: see `BlockingBulkRun`.
+
+        Use each session as it comes: its secret lives 600 seconds at most. Nothing is sent before
+        the run is entered or iterated.
+
+        Args:
+            rows: An iterable, or an asynchronous one, of `SessionCreateParams`, mappings with the
+                keys of `create`'s arguments, or bare user ids. It is read in this thread, a
+                few rows at a time, at most twice `concurrency` ahead of the outcomes that were taken.
+                A row that cannot be right is `rejected`; the run goes on.
+            concurrency: How many rows are under way at a time, at least 1, at most the client's
+                `max_connections`.
+            ordered: Whether outcomes come in the order of their rows, rather than as they finish.
+            rate: Rows started per second, more than 0. None: no limit, but for the API's own.
+            max_wait: Seconds that a row waits for the rate gate, after the API pushed back, while
+                the API takes up no request of the run; then the run stops. None: no limit. These
+                waits count against no row's `timeout` or `max_retries`.
+            defaults: What rows have that do not say otherwise, under the keys of `create`'s
+                arguments.
+            **options: What differs for these calls from the client: see `RequestOptions`; its
+                limits are each row's.
+
+        Raises:
+            ParameterError: the arguments, rows aside, cannot be right; nothing was read.
+
+        API documentation: Create ChatKit session, `POST /chatkit/sessions`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        run = self._sessions.create_many(
+            rows,
+            concurrency=concurrency,
+            ordered=ordered,
+            rate=rate,
+            max_wait=max_wait,
+            defaults=defaults,
+            **options,
+        )
+        return BlockingBulkRun(run, rows, self._crossing)
+
+    def cancel_many(
+        self,
+        session_ids: Iterable[CancelRowT] | AsyncIterable[CancelRowT],
+        *,
+        concurrency: int = CONCURRENCY,
+        ordered: bool = False,
+        rate: float | None = None,
+        max_wait: float | None = MAX_WAIT,
+        **options: Unpack[RequestOptions],
+    ) -> "BlockingBulkRun[CancelRowT]":
+        """Cancel sessions, and say of each what became of it: see `BlockingBulkRun`.
+
+        Args:
+            session_ids: An iterable, or an asynchronous one, of ids, `cksess_...`, or sessions.
+            concurrency: As in `create_many`.
+            ordered: As in `create_many`.
+            rate: As in `create_many`.
+            max_wait: As in `create_many`.
+            **options: As in `create_many`.
+
+        Raises:
+            ParameterError: the arguments, ids aside, cannot be right; nothing was read.
+
+        API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        run = self._sessions.cancel_many(
+            session_ids,
+            concurrency=concurrency,
+            ordered=ordered,
+            rate=rate,
+            max_wait=max_wait,
+            **options,
+        )
+        return BlockingBulkRun(run, session_ids, self._crossing)
+
     @cached_property
     def with_raw_response(self) -> "SessionsWithRawResponse":
         """The same methods, returning the reply as it came: see `APIResponse`."""
         return SessionsWithRawResponse(self._sessions.with_raw_response, self._crossing)
+
+
+class BlockingBulkRun(Generic[RowT]):
+    """A run over rows: use it with `with`, and iterate over its outcomes, in one thread.
+
+    Every row that was read has exactly one outcome. Leaving the block before the end cancels the
+    requests under way, and waits for their end; the outcomes that nobody took are still there to
+    iterate over. Without the block a run that is not iterated to its end goes on in the background.
+
+    A failure that would hit every row stops the run: 401, 403, no quota left, a key that cannot be
+    right, a closed client, no connection since the row started, or a rate gate that stayed shut
+    for `max_wait`. It is not raised: `summary.stopped_by` has it.
+
+    What reading the rows raises, or a callable of yours, is raised as it is, after the outcomes of
+    all rows that were read.
+
+    Rows are read in the thread that iterates, before it waits for outcomes: an input that keeps it
+    waiting keeps the outcomes waiting too. An asynchronous iterable is read in the client's thread.
+    """
+
+    def __init__(
+        self,
+        run: BulkRun[RowT],
+        rows: Iterable[RowT] | AsyncIterable[RowT],
+        crossing: Crossing,
+    ) -> None:
+        self._run = run
+        self._crossing = crossing
+        self._rows: Iterable[RowT] | None = None
+        self._feed = None
+        if not isinstance(rows, AsyncIterable):
+            self._rows, self._feed = rows, run.feed()
+        self._reader: Iterator[RowT] | None = None
+        self._failure: Exception | None = None
+        self._wanted = 0
+        self._over = False
+        # Filled in one thread and emptied in the other: Ctrl-C between the two loses nothing.
+        self._read: deque[RowT] = deque()
+        self._outcomes: deque[Outcome[RowT]] = deque()
+
+    @property
+    def summary(self) -> BulkSummary:
+        """Where the run is now."""
+        if not self._over:
+            with suppress(ClientClosedError):
+                return self._crossing.run(self._summary())
+        return self._run.summary
+
+    def stop(self) -> None:
+        """Read no more rows; finish those under way.
+
+        The iteration goes on to their outcomes, and ends. A row that waits for the rate gate and
+        has sent nothing yet is `not_attempted`. May be called in any thread.
+        """
+        if not self._over:
+            self._crossing.run(self._stop())
+
+    def results(self) -> list[Outcome[RowT]]:
+        """Go through all rows, and return the outcomes: of a run that was not entered.
+
+        Raises:
+            BaseException: what reading the rows raised, or a callable of yours.
+        """
+        with self:
+            return list(self)
+
+    def __enter__(self) -> Self:
+        self._crossing.run(self._run.__aenter__())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._crossing.run(self._leave(exc_type, exc, traceback))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Outcome[RowT]:
+        while not self._outcomes:
+            if self._over:
+                raise StopIteration
+            self._read_rows()
+            self._crossing.run(self._turn())
+        return self._outcomes.popleft()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._run.summary}>"
+
+    def _read_rows(self) -> None:
+        """Read as many rows as are wanted, for a while."""
+        if self._rows is None or not self._wanted:
+            return
+        until = time.monotonic() + READING
+        try:
+            if self._reader is None:
+                self._reader = iter(self._rows)
+            for _ in range(self._wanted):
+                read = len(self._read)
+                # In one step: Ctrl-C comes before a row is read, or when it is held.
+                self._read.extend(islice(self._reader, 1))
+                if len(self._read) == read:
+                    self._rows = None
+                if self._rows is None or time.monotonic() > until:
+                    return
+        except Exception as error:  # noqa: BLE001 - raised when the rows before it have outcomes
+            self._rows, self._failure = None, error
+
+    # On the loop
+
+    async def _turn(self) -> None:
+        self._hand_over()
+        turn = await self._run.turn()
+        self._outcomes += turn.outcomes
+        self._wanted = turn.wanted
+        self._over = not turn.outcomes and not turn.wanted
+
+    def _hand_over(self) -> None:
+        """Give the run what was read."""
+        if self._feed is not None:
+            while self._read:
+                self._feed.give([self._read.popleft()])
+            if self._rows is None:
+                self._feed.end(self._failure)
+
+    async def _leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._hand_over()
+        try:
+            await self._run.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._outcomes += self._run.take()
+            self._over = True
+
+    async def _stop(self) -> None:
+        self._run.stop()
+
+    async def _summary(self) -> BulkSummary:
+        return self._run.summary
 
 
 class SessionsWithRawResponse:
