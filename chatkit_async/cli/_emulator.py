@@ -160,11 +160,7 @@ def _wait(retry_after: str | None) -> "RetryAfter":
     help="A workflow that there is; others are not found. Repeatable. Default: any.",
 )
 @click.option(
-    "--accept-key",
-    "api_keys",
-    multiple=True,
-    metavar="KEY",
-    help="A made-up key to accept; others are refused. Repeatable. Default: any.",
+    "--check-key", is_flag=True, help="Accept no key but the one it prints. Default: any."
 )
 @click.option("--allow-real-keys", is_flag=True, help="Let keys through that look like real ones.")
 @click.option(
@@ -191,7 +187,7 @@ def emulator(
     faults: "list[Fault]",
     off_schema: bool,
     workflows: Sequence[str],
-    api_keys: Sequence[str],
+    check_key: bool,
     allow_real_keys: bool,
     now: float | None,
     freeze: bool,
@@ -216,7 +212,7 @@ def emulator(
             clock.set(now)
         server = Emulator(
             port=port,
-            api_keys=api_keys or None,
+            api_keys=[] if check_key else None,
             workflows=workflows or None,
             allow_real_keys=allow_real_keys,
             clock=clock,
