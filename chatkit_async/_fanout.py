@@ -155,6 +155,8 @@ class Fanout(Generic[T, R]):
         self._stopped = False
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
+        self.ended_at: float | None = None
+        """When the last item was done with; None: not yet."""
 
     @property
     def read(self) -> int:
@@ -366,5 +368,6 @@ class Fanout(Generic[T, R]):
         except BaseException as error:  # noqa: BLE001 - raised to the consumer
             self._failure = self._failure or error
         finally:
+            self.ended_at = self._now()
             self._over.set()
             self._news.set()

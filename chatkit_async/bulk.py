@@ -317,19 +317,17 @@ class BulkRun(Generic[RowT]):
         )
         self._attempts = 0
         self._lost = 0
-        self._started = 0.0
-        self._ended: float | None = None
+        self._started: float | None = None
         self._last_reply = -inf
         self._stopped_by: ChatKitError | None = None
 
     @property
     def summary(self) -> BulkSummary:
         """Where the run is now."""
-        read = self._fanout.read
-        if not self._fanout.is_started:
-            elapsed = 0.0
-        else:
-            elapsed = (self._line.now() if self._ended is None else self._ended) - self._started
+        read, ended = self._fanout.read, self._fanout.ended_at
+        elapsed = 0.0
+        if self._started is not None:
+            elapsed = (self._line.now() if ended is None else ended) - self._started
         return BulkSummary(
             **self._counts,
             read=read,
@@ -373,7 +371,6 @@ class BulkRun(Generic[RowT]):
     ) -> None:
         self._patience.end()
         await self._fanout.close()
-        self._note_end()
         if exc_type is None:
             self._fanout.raise_failure()
 
@@ -416,10 +413,6 @@ class BulkRun(Generic[RowT]):
     def _start(self) -> None:
         self._started = self._line.now()
         self._fanout.start()
-
-    def _note_end(self) -> None:
-        if self._ended is None:
-            self._ended = self._line.now()
 
     # One row
 

@@ -37,7 +37,6 @@ from chatkit_async import (
     RateLimitError,
     SessionCreateParams,
 )
-from chatkit_async._fanout import Feed
 from chatkit_async._transport import Transport
 from chatkit_async.bulk import BulkRun, Line, cancellation
 from chatkit_async.emulator import Emulator, TokenBucket
@@ -213,6 +212,15 @@ async def test_a_row_has_what_it_says_itself_and_else_the_defaults(client, emula
     assert [body["expires_after"]["seconds"] for body in bodies] == [60, 30, 60, 60]
 
 
+async def test_rows_may_be_whole_without_defaults(client):
+    rows = [{"user": "user_1", "workflow": "wf_123"}, "user_2"]
+
+    whole, part = await client.sessions.create_many(rows, ordered=True).results()
+
+    assert whole.kind == "created"
+    assert part.error.problems == (("workflow", "is required"),)
+
+
 async def test_defaults_may_be_parameters_too(client, emulator):
     defaults = SessionCreateParams(user="-", workflow="wf_1", rate_limits=3)
 
@@ -352,6 +360,8 @@ async def test_a_run_may_be_iterated_without_its_block(client):
     run = client.sessions.create_many(users(3), defaults=DEFAULTS)
 
     assert kinds([outcome async for outcome in run]) == {"created": 3}
+    elapsed = run.summary.elapsed
+    assert elapsed == run.summary.elapsed > 0
 
 
 # Lost replies
@@ -862,11 +872,10 @@ async def test_rows_start_at_the_rate_that_was_asked_for(emulator):
 
 @on_virtual_time(latency=1.0)
 async def test_a_run_can_be_fed_and_drained_in_chunks(emulator):
-    feed, left, outcomes = Feed(), iter(users(50)), []
-    async with (
-        virtual.client(emulator) as client,
-        client.sessions.create_many(feed, defaults=DEFAULTS, concurrency=4) as run,
-    ):
+    left, outcomes = iter(users(50)), []
+    async with virtual.client(emulator) as client:
+        run = client.sessions.create_many(left, defaults=DEFAULTS, concurrency=4)
+        feed = run.feed()
         turn = await run.turn()
         assert (turn.outcomes, turn.wanted) == ([], 8)
         while turn.outcomes or turn.wanted:

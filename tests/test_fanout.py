@@ -670,8 +670,8 @@ async def test_a_feed_is_given_what_there_is_room_for():
 
 @on_virtual_time
 async def test_a_feed_is_waited_for():
-    feed = Feed()
-    fanout = fan_out(feed)
+    fanout = fan_out(failing([]))
+    feed = fanout.feed()  # instead
     fanout.start()
     await asyncio.sleep(5)
     feed.give([1])
