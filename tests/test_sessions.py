@@ -71,6 +71,13 @@ async def test_a_session_is_created(sessions, emulator):
     assert session.status == "active"
 
 
+async def test_the_warning_of_version_latest_is_about_the_callers_line(sessions):
+    with pytest.warns(UserWarning, match="latest") as caught:
+        await sessions.create(user="user_123", workflow={"id": "wf_1", "version": "latest"})
+
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.parametrize(
     "given",
     [
