@@ -54,10 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Give a test with the marker the emulator."""
     if item.get_closest_marker(MARKER) is not None:
+        # First, so that the environment is set for what the test's other fixtures make; and a list
+        # of its own, as the parameter sets of a test share theirs.
         names: list[str] = getattr(item, "fixturenames", [])
-        if "chatkit_emulator" not in names:
-            # A list of its own: the parameter sets of a test share theirs.
-            item.fixturenames = ["chatkit_emulator", *names]  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] - of a Function
+        item.fixturenames = ["chatkit_emulator", *names]  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] - of a Function
 
 
 @pytest.fixture

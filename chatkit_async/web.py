@@ -587,9 +587,7 @@ class _Desk:
     def keep(self, order: _Order, issued: _Issued) -> None:
         """Keep what can be handed out again, and drop what cannot any more."""
         with self.lock:
-            self._issued.pop(order.key, None)
-            if self._is_good(issued):
-                self._issued[order.key] = issued
+            self._issued[order.key] = issued
             while self._issued:
                 key, oldest = next(iter(self._issued.items()))
                 if len(self._issued) <= self._max_secrets and self._is_good(oldest):

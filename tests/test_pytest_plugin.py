@@ -184,6 +184,7 @@ def test_a_session(chatkit_emulator):
     (session,) = chatkit_emulator.sessions.values()
     assert session.client_secret == secret
     assert "OpenAI-Organization" not in chatkit_emulator.requests[0].headers
+    assert os.environ["OPENAI_API_KEY"] == chatkit_emulator.api_key
 
 def test_the_environment_afterwards():
     assert os.environ["OPENAI_API_KEY"] == "sk-real-one"
@@ -232,12 +233,23 @@ def test_a_failure():
 def test_only_the_marked_parameters(url):
     assert os.environ.get("OPENAI_BASE_URL", "None").startswith(str(url))
 
+@pytest.fixture
+def chat():
+    with ChatKit() as client:
+        yield client
+
+@pytest.mark.chatkit_fault(status=404)
+def test_a_fixture_that_finds_it(chat, chatkit_emulator):
+    with pytest.raises(APIError):
+        chat.sessions.create(user="ada", workflow="wf_123")
+    assert len(chatkit_emulator.requests) == 1
+
 @pytest.mark.chatkit_fault(status=404)
 class TestTheirs(unittest.TestCase):
     def test_a_failure(self):
         with self.assertRaises(APIError):
             open_it_blocking("ada")
-""").assert_outcomes(passed=4)
+""").assert_outcomes(passed=5)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +272,7 @@ def test_theirs(chatkit_emulator):
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(f"*{said}*")
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
 
 
 def test_a_marker_on_what_is_no_function_is_left_alone(suite, pytester):
@@ -369,10 +382,10 @@ def test_theirs(chatkit, assert_chatkit_requested):
             "E*     user is 'bbb*bbb..., not 'eve'",
             "E*  3. POST /v1/chatkit/sessions/cksess_*/cancel 200 req_*",
             "E*     operation is 'cancel', not 'create'",
-            "",
         ]
     )
-    result.stdout.no_fnmatch_line("*in assert_requested*")
+    result.stdout.no_fnmatch_line("*user is missing*")
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
     result.stdout.no_fnmatch_line("*ek_*")
 
 

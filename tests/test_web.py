@@ -955,6 +955,7 @@ def test_a_traceback_with_locals_shows_no_secret(api):
     for ask in (
         lambda: api.ask(endpoint, current=first),
         lambda: api.ask(endpoint, current=first, rate_limits=0),
+        lambda: make(api, rate_limits=0, extra_headers={"X-Key": "sk-in-a-header"}),
     ):
         try:
             ask()
