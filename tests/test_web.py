@@ -14,8 +14,10 @@ import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
+from random import Random
 
 import pytest
+import virtual
 from replies import CLIENT_SECRET, FITTING, reply_with, reply_without
 
 from chatkit_async import (
@@ -877,6 +879,128 @@ def test_on_error_may_ask_again(blocking_api):
 
     assert endpoint.handle(user="ada").status == 503
     assert secret_of(found[0]) == "ek_number_2"
+
+
+# Stories: what holds whoever asks, leaves or fails, and whenever ------------------------------------
+
+
+class Books:
+    """What a story knows of each secret, to hold what browsers get against it."""
+
+    MIN_TTL = 60
+
+    def __init__(self, random, now):
+        self.random = random
+        self.now = now
+        self.lock = threading.Lock()
+        self.under_way = set()
+        self.owner, self.made, self.lifetime, self.unwanted = {}, {}, {}, set()
+        self.reused = 0
+
+    def begin(self, user):
+        with self.lock:
+            assert user not in self.under_way, "two creates for one user"
+            self.under_way.add(user)
+
+    def end(self, user):
+        with self.lock:
+            self.under_way.remove(user)
+
+    def issue(self, api, user):
+        with self.lock:
+            if self.random.random() < 0.2:
+                raise self.random.choice([status_error(500), APITimeoutError("no"), LookupError()])
+            secret = f"ek_story_{len(self.owner)}"
+            lifetime = self.random.choice([30, 120, 600])
+            self.owner[secret], self.made[secret] = user, self.now()
+            self.lifetime[secret] = lifetime
+        now = int(NOW + self.now())
+        return api.reply({**FITTING, "client_secret": secret, "expires_at": now + lifetime}, now)
+
+    def want(self, has):
+        """What a browser sends along."""
+        with self.lock:
+            current = has if self.random.random() < 0.5 else None
+            if current is not None:
+                self.unwanted.add(current)
+            return current, self.now(), set(self.unwanted)
+
+    def check(self, user, response, began, unwanted):
+        assert response.status in {200, 503, 504}
+        if response.status != 200:
+            return None
+        secret = told(response)["client_secret"]
+        with self.lock:
+            assert self.owner[secret] == user
+            assert secret not in unwanted
+            if self.made[secret] < began:
+                self.reused += 1
+                left = self.lifetime[secret] - (self.now() - self.made[secret])
+                assert left >= self.MIN_TTL - 1  # the API's clock tells whole seconds
+        return secret
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_story_of_tasks(async_api, seed):
+    async def main():
+        loop = asyncio.get_running_loop()
+        books = Books(Random(seed), loop.time)
+        endpoint = make(async_api, min_ttl=books.MIN_TTL, max_secrets=2, expires_after=600)
+        endpoint._desk.now = lambda: web._Moment(loop.time(), NOW + loop.time())
+
+        async def create(*, user, **given):
+            books.begin(user)
+            try:
+                await asyncio.sleep(books.random.uniform(0, 3))
+                return books.issue(async_api, user)
+            finally:
+                books.end(user)
+
+        async_api.create = create
+
+        async def browser(user):
+            has = None
+            for _ in range(40):
+                await asyncio.sleep(books.random.choice([0, 0, 1, 100]))
+                current, *known = books.want(has)
+                with contextlib.suppress(TimeoutError, LookupError):
+                    async with asyncio.timeout(books.random.choice([0, 1, 2, None])):
+                        response = await endpoint.handle(user=user, current_secret=current)
+                    has = books.check(user, response, *known)
+
+        users = ["ada", "bob", "eve"]
+        await asyncio.gather(*(browser(user) for user in users * 3))
+        assert books.reused
+        assert not books.under_way
+        assert len(endpoint._desk._issued) <= 2
+
+    virtual.run(main())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_story_of_threads(blocking_api, threads, seed):
+    books = Books(Random(seed), lambda: 0.0)
+    endpoint = make(blocking_api, min_ttl=books.MIN_TTL)
+
+    def create(*, user, **given):
+        books.begin(user)
+        try:
+            return books.issue(blocking_api, user)
+        finally:
+            books.end(user)
+
+    blocking_api.create = create
+
+    def browser(user):
+        has = None
+        for _ in range(50):
+            current, *known = books.want(has)
+            with contextlib.suppress(LookupError):
+                has = books.check(user, endpoint.handle(user=user, current_secret=current), *known)
+
+    for asked in [threads.submit(browser, user) for user in ["ada", "bob"] * 4]:
+        asked.result(60)
+    assert not endpoint._flights
 
 
 # Against the emulator -----------------------------------------------------------------------------
