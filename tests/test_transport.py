@@ -15,6 +15,7 @@ import weakref
 import zlib
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import get_args
 
 import aiohttp
 import attrs
@@ -24,8 +25,15 @@ from aioresponses import aioresponses
 from servers import BODY, CLOSE, HANG, RESET, http, replying, serve
 from yarl import URL
 
-from chatkit_async import APIConnectionError, APITimeoutError, ClientClosedError, Secret
-from chatkit_async._transport import MAX_REPLY, Link, Transport
+from chatkit_async import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    ClientClosedError,
+    Secret,
+)
+from chatkit_async._transport import MAX_REPLY, Link, Trail, Transport, is_no_connection
+from chatkit_async.errors import ConnectionErrorKind
 
 KEY = "sk-" + "0123456789abcdef" * 2
 LINK = Link(connect_timeout=5.0)
@@ -38,10 +46,10 @@ async def transport():
     await transport.close()
 
 
-async def send(transport, server, *, path="/x", body=b"{}", link=LINK, headers=None):
+async def send(transport, server, *, path="/x", body=b"{}", link=LINK, headers=None, **options):
     url = server if isinstance(server, URL) else URL(server.base_url + path, encoded=True)
     headers = {"Authorization": Secret(f"Bearer {KEY}")} if headers is None else headers
-    return await transport.send("POST", url, headers=headers, body=body, link=link)
+    return await transport.send("POST", url, headers=headers, body=body, link=link, **options)
 
 
 async def failure(*args, **options):
@@ -269,54 +277,78 @@ def response_error(cls=aiohttp.ClientResponseError, **options):
 FAILURES = {
     "no such host": (
         aiohttp.ClientConnectorDNSError(key(), OSError(-2, "unknown")),
-        ("dns", "h:443 was not found"),
+        ("dns", "h:443 was not found: is base_url right, is there a network?"),
     ),
-    "no possible host": (UnicodeError("label empty"), ("dns", "h:443 was not found")),
+    "no possible host": (
+        UnicodeError("label empty"),
+        ("dns", "h:443 was not found: is base_url right, is there a network?"),
+    ),
     "nobody listens": (
         aiohttp.ClientConnectorError(key(), OSError(errno.ECONNREFUSED, "no")),
-        ("refused", "is the server up"),
+        ("refused", "h:443 refused the connection: is the server up, the port right?"),
     ),
     "no network": (
         aiohttp.ClientConnectorError(key(), OSError(errno.ENETUNREACH, "")),
-        ("unreachable", "is there a network?"),
+        ("unreachable", "h:443 cannot be reached: is there a network?"),
     ),
     "no route": (
         aiohttp.ClientConnectorError(key(), OSError(errno.EHOSTUNREACH, "")),
-        ("unreachable", "is there a network?"),
+        ("unreachable", "h:443 cannot be reached: is there a network?"),
     ),
     "no file descriptor": (
         aiohttp.ClientConnectorError(key(), OSError(errno.EMFILE, "too many open files")),
         ("other", "no connection to h:443"),
     ),
-    "reset": (aiohttp.ClientOSError(errno.ECONNRESET, ""), ("reset", "h:443 reset")),
-    "pipe": (aiohttp.ClientOSError(errno.EPIPE, ""), ("reset", "h:443 reset")),
-    "aborted": (aiohttp.ClientOSError(errno.ECONNABORTED, ""), ("reset", "h:443 reset")),
-    "closing": (aiohttp.ClientConnectionResetError("closing"), ("reset", "h:443 reset")),
-    "broken pipe": (BrokenPipeError(), ("reset", "h:443 reset")),
-    "closed": (aiohttp.ServerDisconnectedError(), ("disconnected", "without a reply")),
+    "reset": (aiohttp.ClientOSError(errno.ECONNRESET, ""), ("reset", "h:443 reset the connection")),
+    "pipe": (aiohttp.ClientOSError(errno.EPIPE, ""), ("reset", "h:443 reset the connection")),
+    "aborted": (
+        aiohttp.ClientOSError(errno.ECONNABORTED, ""),
+        ("reset", "h:443 reset the connection"),
+    ),
+    "closing": (
+        aiohttp.ClientConnectionResetError("closing"),
+        ("reset", "h:443 reset the connection"),
+    ),
+    "broken pipe": (BrokenPipeError(), ("reset", "h:443 reset the connection")),
+    "closed": (
+        aiohttp.ServerDisconnectedError(),
+        ("disconnected", "h:443 closed the connection without a reply"),
+    ),
     "certificate": (
         aiohttp.ClientConnectorCertificateError(key(), ssl.CertificateError("old")),
-        ("certificate", "not trusted"),
+        (
+            "certificate",
+            (
+                "the certificate of h:443 is not trusted: is base_url right? A private CA goes "
+                "into ssl=ssl.create_default_context(cafile=...)"
+            ),
+        ),
     ),
     "TLS": (
         aiohttp.ClientConnectorSSLError(key(), ssl.SSLError(1, "?")),
-        ("tls", "does it speak https?"),
+        ("tls", "no TLS connection to h:443: does it speak https?"),
     ),
     "no proxy there": (
         aiohttp.ClientProxyConnectionError(key(), OSError(1, "no")),
-        ("proxy", "HTTPS_PROXY"),
+        ("proxy", "the proxy in front of h:443 refused: check proxy, or HTTPS_PROXY"),
     ),
     "refused by a proxy": (
         response_error(aiohttp.ClientHttpProxyError, status=407),
-        ("proxy", "HTTPS_PROXY"),
+        ("proxy", "the proxy in front of h:443 refused: check proxy, or HTTPS_PROXY"),
     ),
-    "no HTTP": (response_error(status=400), ("protocol", "did not reply with HTTP")),
+    "no HTTP": (
+        response_error(status=400),
+        ("protocol", "h:443 did not reply with HTTP: is base_url right?"),
+    ),
     "closed here": (
         aiohttp.ClientConnectionError("Connector is closed."),
         ("other", "no reply from h:443"),
     ),
     "odd URL": (aiohttp.InvalidURL("https://h"), ("other", "no reply from h:443")),
-    "too slow": (aiohttp.ConnectionTimeoutError(), ("timeout", "within connect_timeout")),
+    "too slow": (
+        aiohttp.ConnectionTimeoutError(),
+        ("timeout", "no connection to h:443 within connect_timeout"),
+    ),
 }
 
 
@@ -329,7 +361,7 @@ async def test_each_failure_is_named_and_says_what_to_do(transport, error, named
         caught = await failure(transport, url)
 
     assert caught.kind == kind
-    assert said in caught.message
+    assert caught.message == said
     assert caught.cause.startswith(f"{type(error).__name__}: ")
     assert KEY not in str(caught)
     assert (caught.attempts, caught.request_id) == (1, None)
@@ -457,6 +489,51 @@ async def test_a_stale_connection_is_replaced_at_once(transport, end):
 
     assert reply.status == 200
     assert [request.connection for request in server.requests] == [1, 1, 2]
+
+
+async def test_a_trail_counts_the_requests_that_went_out(transport):
+    trail = Trail()
+    async with serve(replying(http(), CLOSE, http())) as server:
+        await send(transport, server, trail=trail)
+        assert trail.requests == 1
+        await send(transport, server, trail=trail)
+    assert trail.requests == 3  # one of them on a connection that the server had closed
+    assert trail.answers == 0  # for who reads the replies to count
+
+
+async def test_a_trail_counts_no_request_that_had_no_connection(transport):
+    trail = Trail()
+    async with serve(replying(http())) as server:
+        pass
+
+    await failure(transport, server, trail=trail)
+
+    assert trail.requests == 0
+
+
+async def test_a_trail_counts_its_own_call_alone(transport):
+    trail = Trail()
+    async with serve(replying(http())) as server:
+        await send(transport, server, trail=trail)
+        await send(transport, server)
+
+    assert trail.requests == 1
+
+
+@pytest.mark.parametrize("kind", get_args(ConnectionErrorKind))
+def test_some_failures_are_for_want_of_a_connection(kind):
+    none = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
+    assert is_no_connection(APIConnectionError("failed", kind=kind)) is (kind in none)
+
+
+@pytest.mark.parametrize("limit", ["timeout", "attempt_timeout", "connect_timeout"])
+def test_of_timeouts_only_that_of_connecting_is_for_want_of_one(limit):
+    error = APITimeoutError("late", limit=limit)
+    assert is_no_connection(error) is (limit == "connect_timeout")
+
+
+def test_any_other_failure_is_not_for_want_of_a_connection():
+    assert not is_no_connection(APIError("failed"))
 
 
 async def test_a_connection_is_replaced_once_in_an_attempt(transport):
@@ -1023,8 +1100,24 @@ async def test_a_borrowed_session_that_was_closed_is_named():
     async with aiohttp.ClientSession() as session:
         transport = Transport(max_connections=10, http_session=session)
 
-    with pytest.raises(ClientClosedError, match="the http_session that this client borrowed"):
+    with pytest.raises(ClientClosedError) as caught:
         await send(transport, URL("http://127.0.0.1:1"))
+    assert str(caught.value) == "the http_session that this client borrowed is closed"
+
+
+async def test_a_trail_counts_the_requests_of_a_borrowed_session():
+    trail = Trail()
+    async with aiohttp.ClientSession() as session:
+        transport = Transport(max_connections=10, http_session=session)
+        async with serve(replying(http(), http(), CLOSE)) as server:
+            await send(transport, server, trail=trail)
+            await send(transport, server, trail=trail)
+            assert trail.requests == 2
+            await failure(transport, server, trail=trail)
+            assert trail.requests == 3  # it may have been acted on
+        await failure(transport, server, trail=trail)
+
+    assert trail.requests == 3  # nobody listened any more
 
 
 async def test_a_borrowed_session_that_is_closed_during_a_request():
