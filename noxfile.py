@@ -136,7 +136,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build the package into dist/ and check it: the same bytes each time, and tests that pass."""
+    """Build the package into dist/, twice with the same bytes, and run the tests on the wheel."""
     session.install(*group("package"))
     # The commit's time stands for the build's: two builds of one commit are then the same bytes.
     commit_time = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True)
