@@ -279,25 +279,23 @@ class Fanout(Generic[T, R]):
             while True:
                 self._idle[worker] = None
                 async with self._turn:
-                    found = await self._next()
+                    found = await self._next(worker)
                 del self._idle[worker]
                 if found is None:
                     return
                 self._put(found[0], await self._work(*found))
-                if worker.cancelling() and not self._stopped:  # by somebody who ends the loop, say
-                    self.stop(asyncio.CancelledError())
         except asyncio.CancelledError as error:
             if not self._stopped:
                 self.stop(error)
         except BaseException as error:  # noqa: BLE001 - raised to the consumer
             self.stop(error)
 
-    async def _next(self) -> tuple[int, T] | None:
+    async def _next(self, worker: "asyncio.Task[None]") -> tuple[int, T] | None:
         """Read an item when there is room for its result and its start is due; None: no more."""
         while self._read - self._taken >= self.window and not self._stopped:
             self._room.clear()
             await self._room.wait()
-        if self._stopped:
+        if self._stopped or worker.cancelling():
             return None
         if self._interval and (wait := self._slot - self._now()) > 0:
             await self._sleep(wait)
@@ -348,7 +346,7 @@ class Fanout(Generic[T, R]):
     def _left(self, worker: asyncio.Task[None]) -> None:
         self._workers.pop(worker)
         self._idle.pop(worker, None)
-        if worker.cancelled() and not self._stopped:  # before its first step
+        if worker.cancelling() and not self._stopped:  # by somebody else, who ends the loop, say
             self.stop(asyncio.CancelledError())
         if not self._workers:
             self._ending = asyncio.create_task(self._end())

@@ -874,6 +874,21 @@ async def test_rows_start_at_the_rate_that_was_asked_for(emulator):
 
 
 @on_virtual_time(latency=1.0)
+async def test_rows_that_were_fed_and_never_started_are_not_attempted(emulator):
+    async with virtual.client(emulator) as client:
+        run = client.sessions.create_many([], defaults=DEFAULTS, concurrency=4)
+        feed = run.feed()
+        async with run:
+            feed.give(users(8))
+            await asyncio.sleep(0.5)
+            run.stop()
+        outcomes = [outcome async for outcome in run]
+
+    assert kinds(outcomes) == {"unknown": 4, "not_attempted": 4}
+    assert run.summary.read == 8
+
+
+@on_virtual_time(latency=1.0)
 async def test_a_run_can_be_fed_and_drained_in_chunks(emulator):
     left, outcomes = iter(users(50)), []
     async with virtual.client(emulator) as client:
