@@ -66,6 +66,8 @@ def cpu(rows: Rows) -> Figure | None:
         axes.annotate(f" {median:.2f}", (high, peer), va="center", fontsize=8)
     axes.axvline(1, color="#00000060", linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.1)
     axes.set_xlabel("CPU time of a create, 50 in flight; bare aiohttp = 1")
     return figure
 

@@ -27,6 +27,7 @@ US_UVLOOP, AIOHTTP_UVLOOP, FLOOR_UVLOOP = (
     "aiohttp, uvloop",
     "floor, uvloop",
 )
+US_ORJSON, US_MSGSPEC = "chatkit_async, orjson", "chatkit_async, msgspec"
 US_BLOCKING, US_COMMAND = "chatkit_async, blocking", "chatkit_async, command line"
 PARTS_OF_US = "aiohttp + attrs + cattrs"
 BASE = "base"
@@ -36,6 +37,8 @@ NEEDS = {
     HTTPX2: "httpx2",
     OPENAI: "openai",
     OPENAI_AIOHTTP: "openai",
+    US_ORJSON: "orjson",
+    US_MSGSPEC: "msgspec",
     US_UVLOOP: "uvloop",
     AIOHTTP_UVLOOP: "uvloop",
     FLOOR_UVLOOP: "uvloop",
@@ -151,6 +154,12 @@ IP_500 = Scenario(
     peers=(US, BASE, AIOHTTP, TYPED, OPENAI),
     seconds=0.6,
 )
+OTHER_JSON = replace(
+    ON_IP,
+    name="create, 50 in flight, another JSON library",
+    peers=(US, US_ORJSON, US_MSGSPEC),
+    seconds=0.5,
+)
 HOST_1 = replace(
     IP_1, name="create, 1 in flight, host name and cookies", host="localhost", path="cookies"
 )
@@ -171,7 +180,7 @@ SLOW = Scenario(
     at_once=500,
     peers=(US, BASE, OPENAI),
     path="after-50",
-    seconds=1.0,
+    seconds=0.6,
 )
 IDEAL = 500 / 0.050
 """Creates a second, if nothing but the server took time."""
@@ -244,7 +253,7 @@ GROWTH = replace(
     part="growth",
     task="growth",
     peers=(US, BASE),
-    requests=50_000,
+    requests=30_000,
     fresh=True,
 )
 
@@ -255,6 +264,7 @@ SCENARIOS = [
     IP_1,
     ON_IP,
     IP_500,
+    OTHER_JSON,
     HOST_1,
     ON_HOST,
     HOST_500,
@@ -401,6 +411,8 @@ COMPARISONS = [
     cpu(ON_IP, OPENAI),
     cpu(ON_HOST, OPENAI),
     cpu(ON_IP, FLOOR),
+    cpu(OTHER_JSON, US, us=US_ORJSON),
+    cpu(OTHER_JSON, US, us=US_MSGSPEC),
     cpu(ON_IP, BASE),
     cpu(ON_HOST, BASE),
     rate(ON_IP, OPENAI, 10),
