@@ -27,6 +27,9 @@ SYNC = 1.0
 UNDO = 10.0
 """Seconds that cancelling a session takes at most whose outcome could not be written."""
 
+BREATH = 1000
+"""Of so many rows that are not sent, one lets others have their turn."""
+
 SHOWN = 5
 """How many rows' failures are shown as they happen."""
 
@@ -218,6 +221,8 @@ class Job(Generic[V]):
                     self._pending[self._sent] = row
                     self._sent += 1
                     yield row.value
+                elif not row.index % BREATH:
+                    await asyncio.sleep(0)  # there may be a million more: Ctrl-C is heard still
         known = len(self._sink.history)
         if source.rows.index < known:
             raise InputError(

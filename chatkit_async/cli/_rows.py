@@ -150,10 +150,7 @@ async def read(stream: Stream, *, waits: bool) -> bytes:
         InputError: it cannot be read.
     """
     try:
-        if waits:
-            return await asyncio.to_thread(stream.read1, CHUNK)
-        await asyncio.sleep(0)  # whoever skips many rows still hears Ctrl-C
-        return stream.read1(CHUNK)
+        return await asyncio.to_thread(stream.read1, CHUNK) if waits else stream.read1(CHUNK)
     except OSError as error:
         raise InputError(f"cannot read the input: {error.strerror or error}") from None
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
+import math
 import os
 import re
+import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -620,6 +624,77 @@ def test_what_does_not_reach_the_disk_ends_the_run(invoke, emulator, rows, monke
     result = resume(invoke, name)
     assert result.exit_code == 1
     assert result.stderr.endswith("Error: cannot write out.jsonl: Input/output error\n")
+
+
+# Ctrl-C, and what keeps waiting; test_bulk_interrupted.py has the rest
+
+
+@pytest.fixture
+def ctrl_c_at(monkeypatch):
+    """Press Ctrl-C so many times when a record is written, by its number."""
+
+    def at(record, times):
+        real, number = os.write, iter(range(10**6))
+
+        def write(descriptor, data):
+            if bytes(data).startswith(b'{"record"') and next(number) == record:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+            return real(descriptor, data)
+
+        monkeypatch.setattr(os, "write", write)
+
+    return at
+
+
+def test_ctrl_c_finishes_what_is_in_flight(invoke, emulator, rows, ctrl_c_at):
+    name = rows(9)
+    ctrl_c_at(5, times=1)
+    result = create(invoke, name, "--concurrency", "2")
+    assert result.exit_code == 130
+    assert "Interrupted: finishing what is in flight. Ctrl-C again stops at once." in result.stderr
+    assert result.stderr.endswith("--resume goes on from here.\n")
+    assert set(kinds()) == {"created"}
+    assert len(kinds()) == len(emulator.sessions) < 9
+
+
+def test_a_second_ctrl_c_stops_at_once(invoke, emulator, rows, ctrl_c_at):
+    name = rows(9)
+    emulator.fail(times=None, delay=math.inf)
+    ctrl_c_at(2, times=2)
+    result = create(invoke, name, "--timeout", "3600", "--concurrency", "2")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("\nInterrupted.\n")
+    assert set(kinds()) <= {"unknown", "not_attempted"}
+    assert len(kinds()) == 2
+
+
+def test_ctrl_c_is_heard_while_stdin_has_nothing_to_say(start, emulator, folder):
+    process = start("bulk", "create", "-", "-o", "out.jsonl", stdin=subprocess.PIPE)
+    process.stdin.write(ROWS.format(0) + ROWS.format(1))
+    process.stdin.flush()
+    emulator.wait_until(lambda: len(emulator.sessions) == 2, timeout=30)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert kinds() == ["created"] * 2
+    assert "2 rows: 2 created." in process.stderr.read()
+
+
+def test_others_have_their_turn_while_a_million_rows_are_skipped(
+    invoke, emulator, rows, monkeypatch
+):
+    create(invoke, rows(30))
+    turns = []
+    real = asyncio.sleep
+
+    async def sleep(seconds):
+        turns.append(seconds)
+        await real(seconds)
+
+    monkeypatch.setattr(_job, "BREATH", 10)
+    monkeypatch.setattr(_job.asyncio, "sleep", sleep)
+    resume(invoke, "rows.jsonl")
+    assert turns.count(0) >= 3
 
 
 # Help

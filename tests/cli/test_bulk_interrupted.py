@@ -8,12 +8,14 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from chatkit_async.cli._journal import Header, Journal, State
+from chatkit_async.emulator import Emulator
 
 FORKS = Path(__file__).with_name("forks.py")
 ROWS = 8
@@ -24,12 +26,31 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 @pytest.fixture(scope="module")
 def forks():
-    """A process that runs commands in forks of itself."""
+    """A process that runs commands in forks of itself, without the cost of measured coverage."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
     with subprocess.Popen(
-        [sys.executable, str(FORKS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(FORKS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as process:
         yield process
         process.stdin.close()
+
+
+@pytest.fixture
+def emulator():
+    """An emulator on a thread, likewise."""
+    trace = threading.gettrace()
+    threading.settrace(None)
+    try:
+        emulator = Emulator()
+        emulator.__enter__()
+    finally:
+        threading.settrace(trace)
+    yield emulator
+    emulator.__exit__()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
@@ -472,12 +471,3 @@ async def test_a_stream_is_read_piece_by_piece(waits):
 async def test_a_stream_that_cannot_be_read_is_an_error_of_the_input(waits):
     with pytest.raises(InputError, match="cannot read the input: Input/output error"):
         await read(Broken(), waits=waits)
-
-
-async def test_others_have_their_turn_while_a_file_is_read():
-    turns = []
-    task = asyncio.create_task(asyncio.sleep(0))
-    task.add_done_callback(turns.append)
-    for _ in range(3):
-        await read(io.BytesIO(b"x"), waits=False)
-    assert turns
