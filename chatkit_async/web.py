@@ -8,6 +8,7 @@ import asyncio
 import hmac
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from math import ceil
 from threading import RLock
 from types import MappingProxyType
 from typing import Any, Unpack, cast
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import attrs
 
@@ -310,7 +311,6 @@ class BlockingClientSecretEndpoint:
         self._client = client
         self._options = options
         self._desk = _Desk(given, options, min_ttl, max_secrets, on_error)
-        self._flights: dict[bytes, Future[ClientSecretResponse | None]] = {}
 
     def handle(
         self,
@@ -353,9 +353,9 @@ class BlockingClientSecretEndpoint:
             with self._desk.lock:
                 if (found := self._desk.find(order)) is not None:
                     return found
-                flight = self._flights.get(order.key)
+                flight = self._desk.flights.get(order.key)
                 if mine := flight is None:
-                    flight = self._flights[order.key] = Future()
+                    flight = self._desk.flights[order.key] = Future()
             response = self._lead(order, flight) if mine else flight.result()
             if response is not None:
                 return response
@@ -393,7 +393,7 @@ class BlockingClientSecretEndpoint:
         with self._desk.lock:
             if issued is not None:
                 self._desk.keep(order, issued)
-            del self._flights[order.key]
+            del self._desk.flights[order.key]
 
 
 def _refuse(client: object, wrong: type[object], wanted: str) -> None:
@@ -524,13 +524,20 @@ class _Desk:
             raise ConfigurationError(problems)
         # What cannot be right is told when the application starts, not when the first user comes.
         _protocol.create_session({"user": "user", **given}, options)
-        self.lock = RLock()
         self.now = _now
+        self.after_fork()
+        _desks.add(self)
         self._given = given
         self._min_ttl = min_ttl
         self._max_secrets = max_secrets
         self._on_error = on_error
         self._issued: dict[bytes, _Issued] = {}  # in the order of their coming
+
+    def after_fork(self) -> None:
+        """In a forked child, wait for no thread of the parent: none of them runs here."""
+        self.lock = RLock()
+        # The creates under way that threads wait for. None tells them to create for themselves.
+        self.flights: dict[bytes, Future[ClientSecretResponse | None]] = {}
 
     def order(
         self, user: object, current: object, given: Mapping[str, object]
@@ -606,6 +613,19 @@ class _Desk:
     def _is_good(self, issued: _Issued) -> bool:
         """Whether it lives long enough to be handed out again."""
         return issued.lifetime - issued.since.until(self.now()) >= self._min_ttl
+
+
+_desks = WeakSet[_Desk]()
+"""What a forked child has to put in order."""
+
+
+def _after_fork() -> None:
+    for desk in tuple(_desks):
+        desk.after_fork()
+
+
+with suppress(AttributeError):  # Windows does not fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _code(error: ChatKitError) -> str:

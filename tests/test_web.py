@@ -802,7 +802,7 @@ def threads():
 def joined(endpoint):
     """An event that is set as a thread begins to wait for the create that is under way."""
     waits = threading.Event()
-    (flight,) = endpoint._flights.values()
+    (flight,) = endpoint._desk.flights.values()
     result = flight.result
 
     def wait():
@@ -828,7 +828,7 @@ def test_all_threads_that_ask_meanwhile_share_a_create(blocking_api, threads):
     go.set()
 
     assert follower.result(30) is leader.result(30)
-    assert not endpoint._flights
+    assert not endpoint._desk.flights
 
 
 def test_an_exception_is_shared_among_threads(blocking_api, threads):
@@ -845,7 +845,7 @@ def test_an_exception_is_shared_among_threads(blocking_api, threads):
     for asked in (leader, follower):
         with pytest.raises(LookupError, match="vault"):
             asked.result(30)
-    assert not endpoint._flights
+    assert not endpoint._desk.flights
 
 
 def test_a_thread_that_is_interrupted_leaves_its_create_to_the_next(blocking_api, threads):
@@ -868,7 +868,7 @@ def test_a_thread_that_is_interrupted_leaves_its_create_to_the_next(blocking_api
 
     assert leader.result(30) is True
     assert secret_of(follower.result(30)) == "ek_number_3"
-    assert not endpoint._flights
+    assert not endpoint._desk.flights
 
 
 def test_on_error_may_ask_again(blocking_api):
@@ -879,6 +879,24 @@ def test_on_error_may_ask_again(blocking_api):
 
     assert endpoint.handle(user="ada").status == 503
     assert secret_of(found[0]) == "ek_number_2"
+
+
+def test_a_forked_child_does_not_wait_for_its_parents_threads(blocking_api, threads):
+    go = threading.Event()
+    blocking_api.then(go)
+    endpoint = make(blocking_api)
+    parents = threads.submit(endpoint.handle, user="ada")
+    assert blocking_api.begun.acquire(timeout=30)
+    desk, (lock, flights) = endpoint._desk, (endpoint._desk.lock, endpoint._desk.flights)
+    threads.submit(lock.acquire).result(30)  # by a thread that does not let go of it
+
+    try:
+        web._after_fork()  # what a fork has the child do
+        assert secret_of(endpoint.handle(user="ada")) == "ek_number_2"
+    finally:
+        desk.lock, desk.flights = threading.RLock(), flights
+        go.set()
+    assert parents.result(30).status == 200
 
 
 # Stories: what holds whoever asks, leaves or fails, and whenever ------------------------------------
@@ -918,12 +936,15 @@ class Books:
         return api.reply({**FITTING, "client_secret": secret, "expires_at": now + lifetime}, now)
 
     def want(self, has):
-        """What a browser sends along."""
+        """What a browser sends along; since when it waits; and what it must not get."""
         with self.lock:
             current = has if self.random.random() < 0.5 else None
-            if current is not None:
-                self.unwanted.add(current)
-            return current, self.now(), set(self.unwanted)
+            return current, self.now(), {*self.unwanted, current}
+
+    def give_up(self, current):
+        """Note that the endpoint has been told."""
+        with self.lock:
+            self.unwanted.add(current)
 
     def check(self, user, response, began, unwanted):
         assert response.status in {200, 503, 504}
@@ -963,6 +984,7 @@ def test_a_story_of_tasks(async_api, seed):
             for _ in range(40):
                 await asyncio.sleep(books.random.choice([0, 0, 1, 100]))
                 current, *known = books.want(has)
+                books.give_up(current)  # nothing else runs before it is told
                 with contextlib.suppress(TimeoutError, LookupError):
                     async with asyncio.timeout(books.random.choice([0, 1, 2, None])):
                         response = await endpoint.handle(user=user, current_secret=current)
@@ -996,11 +1018,13 @@ def test_a_story_of_threads(blocking_api, threads, seed):
         for _ in range(50):
             current, *known = books.want(has)
             with contextlib.suppress(LookupError):
-                has = books.check(user, endpoint.handle(user=user, current_secret=current), *known)
+                response = endpoint.handle(user=user, current_secret=current)
+                has = books.check(user, response, *known)
+            books.give_up(current)
 
     for asked in [threads.submit(browser, user) for user in ["ada", "bob"] * 4]:
         asked.result(60)
-    assert not endpoint._flights
+    assert not endpoint._desk.flights
 
 
 # Against the emulator -----------------------------------------------------------------------------
