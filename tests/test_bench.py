@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_what_is_worse_than_the_baseline_fails_the_check(tmp_path):
     kept["figures"][name] = 1e6
     baseline.write_text(json.dumps(kept), encoding="utf-8")
     assert "than the baseline" not in run(*options, "--check")
+
+
+def test_the_documentation_shows_the_figures_of_the_baseline():
+    page = (BENCH.parents[1] / "docs" / "explanation" / "benchmarks.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- figures -->")[2].partition("<!-- end of figures -->")[0]
+    shown = re.findall(r"^\| (.+?) \| ([\d.e+]+)", table, flags=re.MULTILINE)
+    kept = json.loads((BENCH / "baseline.json").read_text(encoding="utf-8"))["figures"]
+    assert [name.replace("\\_", "_") for name, _ in shown] == list(kept)
+    for (name, figure), median in zip(shown, kept.values(), strict=True):
+        assert float(figure) == pytest.approx(median, rel=0.01, abs=1e-3), name
 
 
 def test_the_layers_add_up_from_bare_aiohttp_to_create():

@@ -62,7 +62,7 @@ def _markdown(whole: dict[str, Any]) -> str:
         low, high = figure["quartiles"]
         sign = "at least" if figure["at_least"] else "at most"
         cells = [
-            figure["name"].replace("_", "\\_"),
+            _plain(figure["name"]),
             f"{figure['median']:.3g}{unit}",
             f"{low:.3g} to {high:.3g}",
             "" if figure["aim"] is None else f"{sign} {figure['aim']:g}{unit}",
@@ -71,9 +71,14 @@ def _markdown(whole: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     machine = whole["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in whole["versions"].items())
-    notes = "".join(f"\n- {note[0].upper()}{note[1:]}." for note in whole["notes"])
+    notes = "".join(f"\n- {_plain(note)}" for note in whole["notes"])
     return (
         "\n".join(lines)
         + f"\n\nMedians of {whole['rounds']} rounds on {machine['cores']} cores of "
         + f"{machine['cpu']}, {machine['os']}, {machine['python']}, with {versions}.\n{notes}"
     )
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return text.replace("_", "\\_")
