@@ -34,12 +34,13 @@ def looks_real(key: str) -> bool:
 
 def without_secret(text: str) -> str:
     """Return the text without a client secret: someone cancels by secret instead of id."""
-    return _SECRET.sub("ek_***", text)
+    return _SECRET.sub("ek_***", text) if "ek_" in text else text
 
 
 def masked_text(text: str) -> str:
     """Return the text without a client secret or an API key."""
-    return _KEY.sub("sk-***", without_secret(text))
+    text = without_secret(text)
+    return _KEY.sub("sk-***", text) if "sk-" in text else text
 
 
 def masked_json(value: JSON) -> JSON:

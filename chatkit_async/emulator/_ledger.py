@@ -21,7 +21,7 @@ __all__ = ["Ledger", "Outcome", "Record"]
 Outcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
 
 
-@define(kw_only=True, eq=False)
+@define(kw_only=True, eq=False, on_setattr=setters.NO_OP)  # else every setting costs
 class Record:
     """One request, and what became of it.
 
@@ -36,9 +36,9 @@ class Record:
     received_at: float
     """Unix seconds, by the emulator's clock."""
     method: str
-    path: str = field(converter=without_secret, on_setattr=setters.NO_OP)
+    path: str = field(converter=without_secret)
     """As it came over the wire: still percent-encoded, without the query."""
-    query: str = field(converter=masked_text, on_setattr=setters.NO_OP)
+    query: str = field(converter=masked_text)
     """As it came over the wire; empty if there is none."""
     headers: Mapping[str, str] = field(repr=False)
     """Case-insensitive; of an API key no more than its last four characters are left."""
@@ -46,9 +46,7 @@ class Record:
     """The reply's `x-request-id`."""
     operation: Operation | None
     """What the path stands for; None if nothing."""
-    session_id: str | None = field(
-        default=None, converter=optional(without_secret), on_setattr=setters.NO_OP
-    )
+    session_id: str | None = field(default=None, converter=optional(without_secret))
     """The session that was created, or asked to be cancelled."""
     user: str | None = None
     """The user that the session is for; None if that is not known."""
