@@ -72,8 +72,12 @@ class Script:
     """A program on the interpreter that runs the tests, with a client for the emulator at hand."""
 
     PREAMBLE = """
-        import os, signal, sys, threading, warnings
+        import logging, os, signal, sys, threading, warnings
         from chatkit_async import ChatKit
+
+        # Development mode logs each step that took 0.1 s, which on a busy machine any may.
+        slow = lambda record: record.msg.startswith("Executing")
+        logging.getLogger("asyncio").addFilter(lambda record: not slow(record))
 
         # Python 3.12 and later advise against what is tested here.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
