@@ -14,7 +14,7 @@ import click
 
 from chatkit_async.bulk import BulkRun
 from chatkit_async.cli._failures import AUTHENTICATION, INTERRUPTED, PARTIAL, USAGE, exit_code
-from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
+from chatkit_async.cli._job import Again, Job, Printed, Sink, Source, counted
 from chatkit_async.cli._journal import Header, Journal, lock
 from chatkit_async.cli._options import debug_option, secret_option, timeout_option
 from chatkit_async.cli._output import note, without_secrets
@@ -277,7 +277,7 @@ def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: 
             wrong += bool(problems)
             for path, sentence in problems.items():
                 note(without_secrets(f"line {row.line}: {path}: {sentence}"))
-    note(f"{number:,} rows, {wrong:,} of them wrong. Nothing was sent.")
+    note(f"{counted(number, 'row')}, {wrong:,} of them wrong. Nothing was sent.")
     return USAGE if wrong else 0
 
 
@@ -290,6 +290,10 @@ def _go(
     """Do a run; returns the exit code."""
     with ExitStack() as stack:
         stack.enter_context(_once())
+        # First, as it refuses what cannot be right: then there is no journal of a run that never was.
+        client = AsyncChatKit(
+            timeout=given.timeout, max_connections=max(MAX_CONNECTIONS, given.concurrency)
+        )
         sink: Sink = Printed(show_secret=given.show_secret)
         if given.output is not None:
             sink = stack.enter_context(
@@ -301,9 +305,6 @@ def _go(
                 )
             )
         job = make_job(sink)
-        client = AsyncChatKit(
-            timeout=given.timeout, max_connections=max(MAX_CONNECTIONS, given.concurrency)
-        )
         try:
             run(
                 job.work(client, lambda values: start(client, values)),
@@ -328,12 +329,12 @@ def _advise(job: Job[V], given: Options) -> None:
     # What stopped the run rejected rows as well, which need no other option.
     rejected = 0 if job.stopped_by is not None else job.totals["rejected"]
     for number, option, what in (
-        (job.totals["unknown"], "--retry-unknown", "of unknown outcome: send them again"),
-        (rejected, "--retry-rejected", "were rejected: mend them and send them again"),
-        (job.expired, "--renew-expired", "have sessions that are over: create them anew"),
+        (job.totals["unknown"], "--retry-unknown", "of unknown outcome: sent again"),
+        (rejected, "--retry-rejected", "rejected: mended and sent again"),
+        (job.expired, "--renew-expired", "with a session that has expired: created anew"),
     ):
         if number:
-            note(f"{number:,} {what} with --resume {option}.")
+            note(f"{counted(number, 'row')} {what} with --resume {option}.")
 
 
 def _exit_code(job: Job[V]) -> int:

@@ -187,12 +187,12 @@ class Job(Generic[V]):
 
     def summary(self) -> str:
         """What came of it all, in a line."""
-        counted = ", ".join(
+        kinds = ", ".join(
             f"{number:,} {kind.replace('_', ' ')}" for kind, number in self.totals.items() if number
         )
-        said = f"{self.totals.total():,} rows: {counted}." if counted else "No rows."
+        said = f"{counted(self.totals.total(), 'row')}: {kinds}." if kinds else "No rows."
         if self._run is not None and (now := self._run.summary).attempts:
-            said += f" {now.attempts:,} attempts in {duration(now.elapsed)}."
+            said += f" {counted(now.attempts, 'attempt')} in {duration(now.elapsed)}."
         return said
 
     @property
@@ -330,6 +330,11 @@ class Job(Generic[V]):
             self._say(
                 f"line {sessions[undone.row]}: {undone.row} was created, not written, and {said}"
             )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) -> Outcome[V]:

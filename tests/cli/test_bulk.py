@@ -149,7 +149,7 @@ def test_rows_that_are_refused_are_told_counted_and_named(invoke, emulator, fold
     assert "line 4: rejected: expires_after.seconds: should be a whole number" in result.stderr
     assert "line 5: rejected: the API replied 400" in result.stderr
     assert "5 rows: 2 created, 3 rejected. 3 attempts" in result.stderr
-    assert "3 were rejected: mend them and send them again with --resume --retry-rejected." in (
+    assert "3 rows rejected: mended and sent again with --resume --retry-rejected." in (
         result.stderr
     )
     assert users(emulator) == ["ada", "dan"]
@@ -215,6 +215,12 @@ def test_without_a_key_nothing_is_begun(invoke, emulator, environment, rows, fol
     assert [path.name for path in folder.iterdir()] == ["rows.jsonl"]
 
 
+def test_settings_that_cannot_be_right_begin_nothing(invoke, emulator, rows, folder):
+    result = create(invoke, rows(1), "--timeout", "-1")
+    assert result.exit_code == 2
+    assert [path.name for path in folder.iterdir()] == ["rows.jsonl"]
+
+
 def test_a_limit_ends_the_run_and_resuming_goes_on(invoke, emulator, rows):
     result = create(invoke, rows(5), "--limit", "2")
     assert result.exit_code == 0
@@ -222,7 +228,7 @@ def test_a_limit_ends_the_run_and_resuming_goes_on(invoke, emulator, rows):
     assert result.stderr.endswith("--resume goes on from here.\n")
     resume(invoke, "rows.jsonl", "--limit", "2")
     assert users(emulator) == expected(4)
-    assert "5 rows: 5 created. 1 attempts" in resume(invoke, "rows.jsonl", "--limit", "2").stderr
+    assert "5 rows: 5 created. 1 attempt" in resume(invoke, "rows.jsonl", "--limit", "2").stderr
     assert users(emulator) == expected(5)
 
 
@@ -242,7 +248,7 @@ def test_an_input_that_cannot_be_read_to_its_end_says_so(invoke, emulator, folde
     (folder / "rows.csv").write_text('user,workflow\nada,wf_1\n"bob,wf_1\n')
     result = create(invoke, "rows.csv")
     assert result.exit_code == 1
-    assert "1 rows: 1 created." in result.stderr
+    assert "1 row: 1 created." in result.stderr
     assert result.stderr.endswith("Error: line 3: a quotation mark is never closed\n")
     assert kinds() == ["created"]
 
@@ -377,7 +383,7 @@ def test_expired_sessions_are_created_anew_if_told_to(invoke, emulator, rows):
     OUT.write_text(re.sub(r'"expires_at": \d+', '"expires_at": 5', text, count=1), "utf-8")
     result = resume(invoke, "rows.jsonl")
     assert result.exit_code == 0
-    assert "1 have sessions that are over: create them anew" in result.stderr
+    assert "1 row with a session that has expired: created anew" in result.stderr
     result = resume(invoke, "rows.jsonl", "--renew-expired")
     assert result.exit_code == 0
     assert len(emulator.sessions) == 3
