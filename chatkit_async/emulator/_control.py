@@ -33,7 +33,7 @@ from chatkit_async.emulator._forms import (
 from chatkit_async.emulator._replies import error_body, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from chatkit_async.emulator._emulator import Emulator
     from chatkit_async.emulator._faults import FaultScript
@@ -98,15 +98,15 @@ class Control:
         """Do what is asked, in the loop that serves: between two requests to the API."""
         try:
             check_not_from_a_page(request.headers)
-            handler, name = self._find(request)
-            content = handler(
-                _Asked(name=name, query=dict(request.query), fields=await _fields(request))
-            )
+            handler, name, known = self._find(request)
+            query = dict(request.query)
+            _refuse_unknown_query(query, known)
+            content = handler(_Asked(name=name, query=query, fields=await _fields(request)))
         except ApiError as error:
             return refusal(error)
         return web.Response(body=to_json(content), headers=_HEADERS)
 
-    def _find(self, request: web.BaseRequest) -> tuple[_Handler, str]:
+    def _find(self, request: web.BaseRequest) -> tuple[_Handler, str, Collection[str]]:
         path = request.raw_path.partition("?")[0]
         resource, _, name = path.removeprefix(PREFIX).strip("/").partition("/")
         methods = self._resources.get(f"{resource}/*" if name else resource)
@@ -117,10 +117,10 @@ class Control:
             allowed = ", ".join(methods)
             message = f"Not allowed to {request.method} {path} (use {allowed})"
             raise ApiError(405, message, code="method_not_supported", headers={"Allow": allowed})
-        return methods[request.method], unquote(name)
+        known = _QUERIES.get(f"{request.method} {resource}", ()) if not name else ()
+        return methods[request.method], unquote(name), known
 
     def _state(self, asked: _Asked) -> Mapping[str, JSON]:
-        _read_query(asked)
         emulator = self._emulator
         return {
             "base_url": emulator.base_url,
@@ -136,7 +136,7 @@ class Control:
         }
 
     def _sessions(self, asked: _Asked) -> Mapping[str, JSON]:
-        query = _read_query(asked, "user", "status", "limit")
+        query = asked.query
         fitting = [
             session
             for session in self._emulator.sessions.values()
@@ -149,14 +149,13 @@ class Control:
         }
 
     def _session(self, asked: _Asked) -> Mapping[str, JSON]:
-        _read_query(asked)
         session = self._emulator.sessions.get(asked.name)
         if session is None:
             raise ApiError(404, f"There is no session '{without_secret(asked.name)}'.")
         return session_form(session)
 
     def _requests(self, asked: _Asked) -> Mapping[str, JSON]:
-        query = _read_query(asked, "operation", "user", "after", "limit")
+        query = asked.query
         after = _whole(query, "after", 0)
         fitting = [
             record
@@ -175,14 +174,12 @@ class Control:
         return self._requests(asked)
 
     def _request(self, asked: _Asked) -> Mapping[str, JSON]:
-        _read_query(asked)
         for record in self._emulator.requests:
             if str(record.number) == asked.name:
                 return record_form(record)
         raise ApiError(404, f"There is no request '{asked.name}', or not any more.")
 
-    def _clock(self, asked: _Asked) -> Mapping[str, JSON]:
-        _read_query(asked)
+    def _clock(self, _asked: _Asked) -> Mapping[str, JSON]:
         return clock_form(self._emulator.clock)
 
     def _move_clock(self, asked: _Asked) -> Mapping[str, JSON]:
@@ -202,8 +199,7 @@ class Control:
         clock.advance(by)
         return self._clock(asked)
 
-    def _faults(self, asked: _Asked) -> Mapping[str, JSON]:
-        _read_query(asked)
+    def _faults(self, _asked: _Asked) -> Mapping[str, JSON]:
         return {"faults": [scripted_fault_form(line) for line in self._script.lines()]}
 
     def _add_fault(self, asked: _Asked) -> Mapping[str, JSON]:
@@ -214,7 +210,6 @@ class Control:
         return self._faults(asked)
 
     def _fault(self, asked: _Asked) -> Mapping[str, JSON]:
-        _read_query(asked)
         for line in self._script.lines():
             if str(line.number) == asked.name:
                 return scripted_fault_form(line)
@@ -225,8 +220,7 @@ class Control:
         self._script.clear(int(asked.name))
         return fault
 
-    def _settings(self, asked: _Asked) -> Mapping[str, JSON]:
-        _read_query(asked)
+    def _settings(self, _asked: _Asked) -> Mapping[str, JSON]:
         emulator = self._emulator
         return {
             "rate_limit": rate_limit_form(emulator.rate_limit),
@@ -258,6 +252,12 @@ _SETTINGS: Mapping[str, Callable[[Fields, str], object]] = {
 }
 
 
+_QUERIES: Mapping[str, Collection[str]] = {
+    "GET sessions": ("user", "status", "limit"),
+    "GET requests": ("operation", "user", "after", "limit"),
+}
+
+
 async def _fields(request: web.BaseRequest) -> Fields:
     if request.method not in ("POST", "PATCH"):
         return Fields({})
@@ -266,12 +266,11 @@ async def _fields(request: web.BaseRequest) -> Fields:
     return Fields.of_body(parse_json(body or b"{}"))
 
 
-def _read_query(asked: _Asked, *known: str) -> Mapping[str, str]:
-    unknown = [name for name in asked.query if name not in known]
+def _refuse_unknown_query(query: Mapping[str, str], known: Collection[str]) -> None:
+    unknown = [name for name in query if name not in known]
     if unknown:
         message = f"Unknown in the query: {', '.join(map(repr, unknown))}."
         raise ApiError(400, message, param=unknown[0], code="unknown_parameter")
-    return asked.query
 
 
 def _latest(fitting: list[_Item], query: Mapping[str, str]) -> list[_Item]:

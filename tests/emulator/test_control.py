@@ -509,6 +509,30 @@ async def test_a_query_that_is_misspelt_is_refused(control, path, param):
     assert body["error"]["param"] == param
 
 
+@pytest.mark.parametrize(
+    ("request_line", "fields"),
+    [
+        ("DELETE faults", None),
+        ("DELETE faults/1", None),
+        ("DELETE requests", None),
+        ("POST reset", {}),
+        ("PATCH settings", {"latency": 5}),
+        ("PATCH clock", {"now": 5}),
+    ],
+)
+async def test_what_is_refused_for_its_query_changes_nothing(
+    create, control, emulator, request_line, fields
+):
+    emulator.fail(operation="cancel", status=500)
+    await create()
+    before = await control("GET", "state")
+
+    status, body = await control(*f"{request_line}?sure=1".split(), fields)
+
+    assert (status, body["error"]["param"]) == (400, "sure")
+    assert await control("GET", "state") == before
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "5"])
 async def test_a_body_that_is_no_json_object_is_refused(http, emulator, content):
     headers = {"Content-Type": "application/json"}
