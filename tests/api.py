@@ -153,7 +153,8 @@ class Description:
         own = attribute.parent.is_module or "class-attribute" in attribute.labels
         # The version changes with every release.
         if own and attribute.value is not None and name != "__version__":
-            text += f" = {self.value(attribute.value)}"
+            value = self.value(attribute.value)
+            text += "" if value is None else f" = {value}"
         if str(attribute.annotation) == "TypeAlias":
             self.annotation("", attribute.value)
         return [text]
@@ -172,6 +173,14 @@ class Description:
             for thing in self.ours(expression):
                 if thing.is_attribute and thing.parent.is_module:
                     return thing.value
+        if isinstance(expression, griffe.ExprCall) and expression.canonical_name == "field":
+            # What else an attrs field is told is between the class and attrs.
+            kept = [
+                str(each)
+                for each in expression.arguments
+                if getattr(each, "name", None) in {"alias", "default", "factory", "init", "kw_only"}
+            ]
+            return f"field({', '.join(kept)})" if kept else None
         return expression
 
     def ours(self, expression):

@@ -40,6 +40,8 @@ class Client(_Base):
 @attrs.frozen
 class Row:
     id: int = 0
+    user: str = attrs.field(default="me", repr=False)
+    key: str = attrs.field(repr=False)
 
 def make(a, b=1, /, c=2): ...
 def _unseen(): ...
@@ -84,6 +86,8 @@ def test_the_snapshot_shows_what_users_can_name_and_call(described):
         "@attrs.frozen",
         "class Row",
         "    id: int = 0",
+        "    user: str = field(default='me')",
+        "    key: str",
         "",
         "def make(a, b = 1, /, c = 2)",
         "",
@@ -100,6 +104,7 @@ def test_the_snapshot_shows_what_users_can_name_and_call(described):
         ("limit: int", "limit: int | None"),
         ("key: str, *, limit", "limit"),
         ("id: int = 0", "id: int"),
+        ('default="me", ', 'default="you", '),
         ("attrs.frozen", "attrs.define"),
         ("_Base(Exception)", "_Base(ValueError)"),
         ("def shown(self)", "def shown(self, again)"),
@@ -122,6 +127,7 @@ def test_a_change_that_users_see_shows(described, before, after):
         ("def _hidden(self)", "def _hidden(self, again)"),
         ("def _unseen()", "def _unseen(again)"),
         ('"1.0"', '"1.1"'),
+        ("field(repr=False)", "field(repr=len)"),
     ],
 )
 def test_a_change_that_users_do_not_see_does_not(described, before, after):
