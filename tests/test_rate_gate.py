@@ -325,6 +325,17 @@ def test_what_was_accepted_before_a_push_back_and_is_heard_of_after_it_counts_fo
     assert gate._rate == pytest.approx(rate + 1 / 4)
 
 
+def test_what_was_sent_in_the_instant_of_a_push_back_counts_as_sent_before():
+    gate = RateGate()
+    gate.push_back(now=10, sent=9, wait=4)
+    rate = gate._rate
+
+    gate.push_back(now=11, sent=10, wait=1)
+    assert gate._rate == rate
+    gate.accepted(now=11, sent=10)
+    assert gate._rate == pytest.approx(rate + 1 / 4)
+
+
 @pytest.mark.parametrize(("late", "wait"), [(0.0, 1.0), (0.3, 0.7), (0.5, 0.5), (0.8, 0.5)])
 def test_half_an_interval_of_a_late_timer_is_made_up_for(late, wait):
     gate = RateGate()
