@@ -49,13 +49,13 @@ CAN_PIN = hasattr(os, "sched_setaffinity")
 CORES = os.sched_getaffinity(0) if CAN_PIN else set[int]()
 
 _IMPORT = """
-import json, time
+import json, os, time
 cpu, wall = time.process_time(), time.perf_counter()
 {}
 cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
 try:
     with open("/proc/self/statm") as file:
-        memory = int(file.read().split()[1]) * 4096
+        memory = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 except OSError:
     memory = 0
 print(json.dumps(dict(requests=1, cpu=cpu, wall=wall, memory=memory)))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-LONGEST_TASK = 600.0
+LONGEST_TASK = 1800.0
 """Seconds after which a task is given up."""
 
 
