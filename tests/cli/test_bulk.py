@@ -9,13 +9,14 @@ import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
-from chatkit_async.cli import _job
+from chatkit_async.cli import _job, _progress
 from chatkit_async.cli._journal import Header, Journal
 from chatkit_async.emulator import TokenBucket
 
@@ -201,9 +202,12 @@ def test_what_would_hit_every_row_stops_the_run_and_resuming_sends_the_rest(
 
 
 def test_where_nobody_answers_the_run_stops(invoke, environment, rows):
-    environment.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     environment.setenv("OPENAI_API_KEY", "sk-x")
-    result = create(invoke, rows(3), "--timeout", "0.5")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen: a port that refuses
+        port = bound.getsockname()[1]
+        environment.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
+        result = create(invoke, rows(3), "--timeout", "0.5")
     assert result.exit_code == 3
     assert "Stopped: " in result.stderr
     assert set(kinds()) == {"not_attempted"}
@@ -615,8 +619,21 @@ def test_the_journal_is_brought_to_the_disk_while_the_run_goes_on(
     monkeypatch.setattr(_job, "SYNC", 0.001)
     emulator.fail(times=None, delay=0.001)
     while not synced.is_set():  # the machine may be busy: once more
-        Path("out.jsonl").unlink(missing_ok=True)
+        OUT.unlink(missing_ok=True)
         assert create(invoke, rows(20), "--concurrency", "1").exit_code == 0
+
+
+def test_now_and_then_it_says_how_it_goes(invoke, emulator, rows, monkeypatch):
+    monkeypatch.setattr(_progress, "PLAIN", 0.001)
+    emulator.fail(times=None, delay=0.001)
+    said = None
+    while said is None:  # the machine may be busy: once more
+        OUT.unlink(missing_ok=True)
+        result = create(invoke, rows(20), "--concurrency", "1", "--limit", "10")
+        assert result.exit_code == 0
+        said = re.search(
+            r"^\d+ done, (\d+ created, )?1 in flight, \d+/s", result.stderr, re.MULTILINE
+        )
 
 
 def test_what_does_not_reach_the_disk_ends_the_run(invoke, emulator, rows, monkeypatch):
