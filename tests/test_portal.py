@@ -117,7 +117,7 @@ class Script:
 
     def end(self):
         """Its exit status, what it wrote to stderr, and the seconds since its last line heard."""
-        _, errors = self._process.communicate(timeout=20)
+        _, errors = self._process.communicate(timeout=30)
         return self._process.returncode, errors, time.monotonic() - self._last_word
 
     def kill(self):
@@ -152,7 +152,7 @@ def test_fifty_threads_share_a_client(client, emulator):
     together = threading.Barrier(50)
 
     def work(number):
-        together.wait(10)
+        together.wait(30)
         return [client.sessions.create(user=f"u{number}", workflow="w").user for _ in range(4)]
 
     with ThreadPoolExecutor(50) as pool:
@@ -210,7 +210,7 @@ def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, r
         threads.append(thread)
         if runs:
             start(thread)
-            running.acquire(timeout=10)
+            running.acquire(timeout=30)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -221,7 +221,7 @@ def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, r
     if not runs:
         start(thread)
     assert client.sessions.create(**WANTED).status == "active"
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
     assert len(portal_threads()) == 1
 
@@ -231,7 +231,7 @@ def test_threads_that_start_a_client_together_start_one_thread(client, monkeypat
     with client._crossing._portal()._lock:
         calls = [Calling(client) for _ in range(2)]
         for _ in calls:
-            starting.acquire(timeout=10)
+            starting.acquire(timeout=30)
     assert [call.ended() for call in calls] == ["active"] * 2
     assert len(portal_threads()) == 1
 
@@ -249,12 +249,12 @@ def test_closing_a_client_whose_loop_cannot_be_opened(client, monkeypatch):
 
     def refuse(*_):
         opening.set()
-        closing.acquire(timeout=10)
+        closing.acquire(timeout=30)
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(anyio, "run", refuse)
     calling = Calling(client)
-    opening.wait(10)
+    opening.wait(30)
     client.close()
     assert calling.ended() is OSError
 
@@ -364,7 +364,7 @@ class Calling(threading.Thread):
             self.outcome = type(error)
 
     def ended(self):
-        self.join(10)
+        self.join(30)
         return self.outcome
 
 
@@ -400,7 +400,7 @@ class Busy:
 
     def __call__(self):
         self.entered.set()
-        self.let_go.wait(10)
+        self.let_go.wait(30)
         return KEY
 
 
@@ -411,12 +411,12 @@ def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkey
     waiting = told_when(monkeypatch, _portal.Call, "wait")
     giving_up = told_when(monkeypatch, _portal.Call, "give_up")
     first = Calling(client)
-    waiting.acquire(timeout=10)
-    busy.entered.wait(10)
+    waiting.acquire(timeout=30)
+    busy.entered.wait(30)
     second = Calling(client)
-    waiting.acquire(timeout=10)
+    waiting.acquire(timeout=30)
     interrupt(second)
-    giving_up.acquire(timeout=10)
+    giving_up.acquire(timeout=30)
     busy.let_go.set()
     assert second.ended() is KeyboardInterrupt
     assert first.ended() == "active"
@@ -484,7 +484,7 @@ def test_close_ends_calls_that_wait(connect, emulator):
 
     client = connect(api_key=key)
     calling = Calling(client)
-    begun.wait(10)
+    begun.wait(30)
     client.close()
     assert calling.ended() is ClientClosedError
 
@@ -495,16 +495,16 @@ def test_close_ends_calls_that_have_not_begun(connect, emulator, monkeypatch):
     waiting = told_when(monkeypatch, _portal.Call, "wait")
     joining = told_when(monkeypatch, threading.Thread, "is_alive")
     calls = [Calling(client)]
-    waiting.acquire(timeout=10)
-    busy.entered.wait(10)
+    waiting.acquire(timeout=30)
+    busy.entered.wait(30)
     calls.append(Calling(client))
-    waiting.acquire(timeout=10)
+    waiting.acquire(timeout=30)
     closing = threading.Thread(target=client.close)
     closing.start()
-    joining.acquire(timeout=10)
+    joining.acquire(timeout=30)
     busy.let_go.set()
     assert [call.ended() for call in calls] == [ClientClosedError] * 2
-    closing.join(10)
+    closing.join(30)
     assert not emulator.requests
 
 
@@ -513,7 +513,7 @@ def test_close_ends_calls_that_never_get_to_begin(client, monkeypatch):
     client.sessions.create(**WANTED)
     monkeypatch.setattr(_portal.Portal, "_begin", lambda portal, call: sent.set())
     calling = Calling(client)
-    sent.wait(10)
+    sent.wait(30)
     client.close()
     assert calling.ended() is ClientClosedError
 
@@ -563,7 +563,7 @@ def test_a_thousand_clients_leave_nothing_behind(emulator):
                 client.close()
             del client
         for thread in portal_threads():
-            thread.join(10)
+            thread.join(30)
         gc.collect()
     assert {str(warning.message) for warning in caught} == {
         f"unclosed client ChatKit(base_url='{emulator.base_url}')"
@@ -596,7 +596,7 @@ def test_a_client_dropped_in_its_own_thread(emulator):
     with warned_once(base_url=emulator.base_url):
         del client
         loop.call_soon_threadsafe(gc.collect)
-        thread.join(10)
+        thread.join(30)
     assert not thread.is_alive()
 
 
@@ -612,7 +612,7 @@ def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
     with warned_once(base_url=emulator.base_url):
         del meter
         gc.collect()
-        thread.join(10)
+        thread.join(30)
     assert not thread.is_alive()
 
 
@@ -620,6 +620,9 @@ def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
 
 
 UNCLOSED = "ResourceWarning: unclosed client ChatKit"
+
+PROMPT = 10
+"""Seconds that an end takes at most: half a second, on a busy machine. A hang is for ever."""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -636,7 +639,7 @@ def test_exit_without_close(script, host):
     assert status == 0
     assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
     assert "Traceback" not in errors
-    assert seconds < 2
+    assert seconds < PROMPT
 
 
 def test_exit_with_a_call_in_flight(script, emulator):
@@ -659,7 +662,7 @@ def test_exit_with_a_call_in_flight(script, emulator):
     status, errors, seconds = program.end()
     assert status == 0
     assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
-    assert seconds < 2
+    assert seconds < PROMPT
 
 
 def test_exit_while_a_callable_blocks_the_clients_thread(script):
@@ -679,7 +682,7 @@ def test_exit_while_a_callable_blocks_the_clients_thread(script):
     status, errors, seconds = program.end()
     assert status == 0
     assert UNCLOSED in errors
-    assert seconds < 2
+    assert seconds < PROMPT
 
 
 def test_the_exit_of_a_forked_child_leaves_its_parents_portal_alone(client):
@@ -727,7 +730,7 @@ def test_a_forked_child_has_connections_of_its_own(script, emulator, deed):
     assert program.hear() == "child done"
     heard = time.monotonic()
     assert program.hear() == "7"
-    assert time.monotonic() - heard < 2
+    assert time.monotonic() - heard < PROMPT
     used = [record.connection for record in emulator.requests]
     assert used == ([1, 2] if "call" in deed else [1])
     emulator.wait_until(lambda: emulator.connections == 1)
@@ -749,7 +752,7 @@ def test_a_forked_child_does_not_end_the_connections_of_an_asynchronous_client(s
 
         def call():
             create = client.sessions.create(**WANTED)
-            return asyncio.run_coroutine_threadsafe(create, loop).result(10)
+            return asyncio.run_coroutine_threadsafe(create, loop).result(30)
 
         async def end():
             await client.close()
@@ -821,14 +824,14 @@ def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script
         client = ChatKit(**settings, on_attempt=lambda _: pushed_back.set())
         calls = [threading.Thread(target=client.sessions.create, kwargs=WANTED) for _ in range(2)]
         calls[0].start()
-        pushed_back.wait(10)
+        pushed_back.wait(30)
         calls[1].start()
         while not client._client._gate._waiting:
             time.sleep(0.001)
         child = os.fork()
         if child == 0:
             with client:
-                say(client.sessions.create(**WANTED, timeout=5).status)
+                say(client.sessions.create(**WANTED, timeout=30).status)
             sys.exit(7)
         say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         for call in calls:
