@@ -105,8 +105,8 @@ class Trail:
     __slots__ = ("answers", "requests")
 
     def __init__(self) -> None:
-        self.requests = 0
-        self.answers = 0
+        self.requests: int = 0
+        self.answers: int = 0
 
 
 class Transport:

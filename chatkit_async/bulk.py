@@ -187,10 +187,10 @@ class Job:
     __slots__ = ("_settled", "attempts", "error", "patience", "pushed_back", "session", "trail")
 
     def __init__(self, patience: Patience) -> None:
-        self.patience = patience
-        self.trail = Trail()
-        self.attempts = 0
-        self.pushed_back = 0
+        self.patience: Patience = patience
+        self.trail: Trail = Trail()
+        self.attempts: int = 0
+        self.pushed_back: int = 0
         self.error: APIError | None = None
         self.session: ChatSession | None = None
         self._settled = 0  # requests whose fate is known
