@@ -729,3 +729,9 @@ def test_the_help_fits_and_takes_no_key(invoke, command):
     assert max(map(len, shown.splitlines())) <= 80
     assert "--api-key" not in shown
     assert "--resume" in shown
+
+
+def test_the_help_shows_a_command_to_copy(invoke):
+    shown = invoke("bulk", "create", "--help").stdout
+    command = "chatkit-async bulk create users.csv --defaults workflow.toml -o out.jsonl"
+    assert command in [line.strip() for line in shown.splitlines()]
