@@ -94,19 +94,19 @@ def _without_password(proxy: Secret) -> tuple[URL, Mapping[str, str] | None]:
     return url, {"Proxy-Authorization": Secret(login)}
 
 
-class Trail:
-    """What became of a call's requests, for who has to account for them.
+class Tally:
+    """How many requests a call sent, and how many came back: the rest may have been acted on.
 
     Attributes:
-        requests: How many went out: got a connection to go out on.
-        answers: How many of them were answered.
+        sent: Requests that got a connection to go out on.
+        answered: Those of them that were answered.
     """
 
-    __slots__ = ("answers", "requests")
+    __slots__ = ("answered", "sent")
 
     def __init__(self) -> None:
-        self.requests: int = 0
-        self.answers: int = 0
+        self.sent: int = 0
+        self.answered: int = 0
 
 
 class Transport:
@@ -158,12 +158,12 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
         link: Link,
-        trail: Trail | None = None,
+        tally: Tally | None = None,
     ) -> Reply:
         """Send a request and read its reply.
 
         A connection that the server had closed while it was idle is replaced at once. Such a
-        connection fails as soon as it is used, and without a byte of an answer. `trail` counts
+        connection fails as soon as it is used, and without a byte of an answer. `tally` counts
         both requests: a server that fails like this may have acted on the first.
 
         Raises:
@@ -177,9 +177,9 @@ class Transport:
         may_be_stale = True
         while True:
             session = self._session()
-            _trail.set(trail)
-            if trail is not None and session is self._borrowed:
-                trail.requests += 1  # its connector does not tell
+            _tally.set(tally)
+            if tally is not None and session is self._borrowed:
+                tally.sent += 1  # its connector does not tell
             try:
                 _reused_at.set(-inf)
                 response = await session.request(
@@ -195,8 +195,8 @@ class Transport:
                     may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
                 failure = _failure(error, url)
-                if trail is not None and session is self._borrowed and is_no_connection(failure):
-                    trail.requests -= 1
+                if tally is not None and session is self._borrowed and is_no_connection(failure):
+                    tally.sent -= 1
             else:
                 return await _read(response)
             try:
@@ -333,8 +333,8 @@ class _Connector(aiohttp.TCPConnector):
         if protocol in self._used:
             _reused_at.set(asyncio.get_running_loop().time())
         self._used.add(protocol)
-        if (trail := _trail.get()) is not None:
-            trail.requests += 1
+        if (tally := _tally.get()) is not None:
+            tally.sent += 1
         return connection
 
 
@@ -342,7 +342,7 @@ _reused_at: ContextVar[float] = ContextVar("_reused_at", default=-inf)
 """When the last request sent from here got a connection that was used before, if it did."""
 
 
-_trail: ContextVar[Trail | None] = ContextVar("_trail", default=None)
+_tally: ContextVar[Tally | None] = ContextVar("_tally", default=None)
 """Who wants to know of the request that is sent from here."""
 
 

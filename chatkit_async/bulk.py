@@ -14,7 +14,7 @@ from chatkit_async._codec import create_params
 from chatkit_async._fanout import Fanout, Feed
 from chatkit_async._protocol import Call, cancel_session, create_session, option_problems
 from chatkit_async._retry import is_out_of_quota
-from chatkit_async._transport import Trail, is_no_connection
+from chatkit_async._transport import Tally, is_no_connection
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,
@@ -134,7 +134,9 @@ class RunEndedError(Exception):
 
 
 class Patience:
-    """How long the rows of a run wait at the rate gate: while the run gets on, and goes on.
+    """How long the rows of a run wait at the rate gate: up to `max_wait` without progress.
+
+    What one row gets on counts for all; the end of the run ends every wait.
 
     Attributes:
         timers: What bounds each wait under way.
@@ -153,7 +155,7 @@ class Patience:
         """Note that the API took a request up."""
         self._progress = now
 
-    def ends_at(self, started: float, *, attempts: int) -> float | None:
+    def deadline(self, started: float, *, attempts: int) -> float | None:
         """When the wait ends of a row that started then, if the run does not get on; None: never.
 
         Raises:
@@ -172,54 +174,54 @@ class Patience:
                 timer.reschedule(asyncio.get_running_loop().time())
 
 
-class Job:
-    """A row under way, as the attempt loop and the run see it.
+class RowState:
+    """How far a row has come, as the attempt loop notes it and the run reads it.
 
     Attributes:
         patience: How long it waits at the rate gate.
-        trail: What became of its requests.
+        tally: How many requests were sent for it, and answered.
         attempts: Attempts made.
         pushed_back: Those of them that the API pushed back.
         error: How the last of them that failed did.
-        session: What an attempt brought home.
+        session: What the attempt returned that succeeded.
     """
 
-    __slots__ = ("_settled", "attempts", "error", "patience", "pushed_back", "session", "trail")
+    __slots__ = ("_concluded", "attempts", "error", "patience", "pushed_back", "session", "tally")
 
     def __init__(self, patience: Patience) -> None:
         self.patience: Patience = patience
-        self.trail: Trail = Trail()
+        self.tally: Tally = Tally()
         self.attempts: int = 0
         self.pushed_back: int = 0
         self.error: APIError | None = None
         self.session: ChatSession | None = None
-        self._settled = 0  # requests whose fate is known
+        self._concluded = 0  # requests of attempts that have ended
 
     @property
     def lost(self) -> int:
         """How many requests were not answered."""
-        return self.trail.requests - self.trail.answers
+        return self.tally.sent - self.tally.answered
 
     @property
-    def is_out(self) -> bool:
+    def in_flight(self) -> bool:
         """Whether a request is under way."""
-        return self.trail.requests > self._settled
+        return self.tally.sent > self._concluded
 
     def note_success(self, session: ChatSession, now: float) -> None:
         """Note that an attempt succeeded."""
         self.session = session
-        self.trail.answers += 1
+        self.tally.answered += 1
         self.patience.note_progress(now)
 
     def note_failure(self, error: APIError, now: float, *, pushed_back: bool) -> None:
         """Note how an attempt failed."""
         self.error = error
         self.pushed_back += pushed_back
-        self._settled = self.trail.requests
+        self._concluded = self.tally.sent
         if not isinstance(error, APIStatusError):
             return
         if error.status_code not in _UPSTREAM_LOST:
-            self.trail.answers += 1
+            self.tally.answered += 1
         if not pushed_back:
             self.patience.note_progress(now)
 
@@ -232,12 +234,12 @@ class Sender(Protocol):
     """Makes the call of a row."""
 
     async def __call__(
-        self, call: Call[ChatSession], options: RequestOptions, job: Job, /
+        self, call: Call[ChatSession], options: RequestOptions, row: RowState, /
     ) -> object: ...
 
 
 @attrs.frozen
-class Line:
+class BulkClient:
     """What a run needs of a client.
 
     Attributes:
@@ -286,7 +288,7 @@ class BulkRun(Generic[RowT]):
 
     def __init__(
         self,
-        line: Line,
+        client: BulkClient,
         build: Callable[[RowT], Call[ChatSession]],
         rows: Iterable[RowT] | AsyncIterable[RowT],
         *,
@@ -297,7 +299,7 @@ class BulkRun(Generic[RowT]):
         rate: float | None,
         max_wait: float | None,
     ) -> None:
-        self._line = line
+        self._client = client
         self._build = build
         self._done: Done = done
         self._options = options
@@ -309,8 +311,8 @@ class BulkRun(Generic[RowT]):
             concurrency=concurrency,
             ordered=ordered,
             rate=rate,
-            now=line.now,
-            sleep=line.sleep,
+            now=client.now,
+            sleep=client.sleep,
         )
         self._counts: dict[Kind, int] = dict.fromkeys(
             ("created", "cancelled", "rejected", "unknown", "not_attempted"), 0
@@ -327,7 +329,7 @@ class BulkRun(Generic[RowT]):
         read, ended = self._fanout.read, self._fanout.ended_at
         elapsed = 0.0
         if self._started is not None:
-            elapsed = (self._line.now() if ended is None else ended) - self._started
+            elapsed = (self._client.now() if ended is None else ended) - self._started
         return BulkSummary(
             **self._counts,
             read=read,
@@ -411,80 +413,76 @@ class BulkRun(Generic[RowT]):
         return f"<{type(self).__name__}: {self.summary}>"
 
     def _start(self) -> None:
-        self._started = self._line.now()
+        self._started = self._client.now()
         self._fanout.start()
 
     # One row
 
     async def _work(self, index: int, row: RowT) -> Outcome[RowT]:
-        job = Job(self._patience)
-        started = self._line.now()
+        state = RowState(self._patience)
+        started = self._client.now()
         error: ChatKitError | None = None
         try:
-            await self._line.send(self._build(row), self._options, job)
+            await self._client.send(self._build(row), self._options, state)
         except ChatKitError as failure:
             error = failure
         except RunEndedError:
-            error = job.error
+            error = state.error
         except asyncio.CancelledError as failure:
-            error = None if job.is_out else job.error
+            error = None if state.in_flight else state.error
             if not cast("asyncio.Task[object]", asyncio.current_task()).cancelling():
                 self._end_with(failure)  # a callable of theirs raised it
         except BaseException as failure:  # noqa: BLE001 - raised to whoever iterates
             self._end_with(failure)
-        ended = self._line.now()
-        if job.trail.answers:
+        ended = self._client.now()
+        if state.tally.answered:
             self._last_reply = ended
         if error is not None and self._hits_every_row(error, started):
             self._stop_by(error)
-        return self._settled(index, row, job, error, ended - started)
+        return self._conclude(index, row, state, error, ended - started)
 
-    def _settled(
-        self, index: int, row: RowT, job: Job, error: ChatKitError | None, elapsed: float
+    def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
+        return self._conclude(index, row, RowState(self._patience), None, 0.0)
+
+    def _conclude(
+        self, index: int, row: RowT, state: RowState, error: ChatKitError | None, elapsed: float
     ) -> Outcome[RowT]:
+        """Make the outcome of a row, and count it."""
         kind: Kind
-        if job.session is not None:
+        if state.session is not None:
             kind, error = self._done, None
-        elif job.lost:
+        elif state.lost:
             kind = "unknown"
-            error = error or self._unanswered(job, elapsed)
+            error = error or self._unanswered(state, elapsed)
         else:
-            sent = job.trail.answers or isinstance(error, ParameterError)
+            sent = state.tally.answered or isinstance(error, ParameterError)
             kind = "rejected" if sent else "not_attempted"
-            error = error or job.error or self._not_attempted()
+            error = error or state.error or self._not_attempted()
         if error is not None:
             # Its frames hold the request; they are nobody's to keep, a million times.
             error.__traceback__ = None
-        return self._counted(
-            Outcome(
-                index=index,
-                row=row,
-                kind=kind,
-                session=job.session,
-                error=error,
-                attempts=job.attempts,
-                lost=job.lost,
-                elapsed=elapsed,
-            )
+        self._counts[kind] += 1
+        self._attempts += state.attempts
+        self._lost += state.lost
+        return Outcome(
+            index=index,
+            row=row,
+            kind=kind,
+            session=state.session,
+            error=error,
+            attempts=state.attempts,
+            lost=state.lost,
+            elapsed=elapsed,
         )
-
-    def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
-        return self._settled(index, row, Job(self._patience), None, 0.0)
-
-    def _counted(self, outcome: Outcome[RowT]) -> Outcome[RowT]:
-        self._counts[outcome.kind] += 1
-        self._attempts += outcome.attempts
-        self._lost += outcome.lost
-        return outcome
 
     def _not_attempted(self) -> ChatKitError:
         return self._stopped_by or ChatKitError("not attempted: the run ended before")
 
-    def _unanswered(self, job: Job, elapsed: float) -> APIConnectionError:
+    def _unanswered(self, state: RowState, elapsed: float) -> APIConnectionError:
         done = "exist" if self._done == "created" else "be cancelled"
         return APIConnectionError(
             f"the run ended before the answer came; the session may {done} all the same",
-            attempts=job.attempts,
+            attempts=state.attempts,
             elapsed=elapsed,
         )
 

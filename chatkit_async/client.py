@@ -25,8 +25,8 @@ from yarl import URL
 from chatkit_async import __version__, _protocol, _retry
 from chatkit_async._protocol import Call, Reply
 from chatkit_async._retry import RateGate, RetryBudget
-from chatkit_async._transport import Link, Trail, Transport
-from chatkit_async.bulk import Job, Line, Patience
+from chatkit_async._transport import Link, Tally, Transport
+from chatkit_async.bulk import BulkClient, Patience, RowState
 from chatkit_async.errors import (
     APIError,
     APIStatusError,
@@ -214,7 +214,7 @@ class AsyncChatKit:
         self._base_url = str(URL(settings.base_url))
         self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
         self._headers = _static_headers(settings)
-        self.sessions: AsyncSessions = AsyncSessions(self._call, self._call_raw, self._line)
+        self.sessions: AsyncSessions = AsyncSessions(self._call, self._call_raw, self._bulk_client)
         _parts.update((transport, gate))
 
     @property
@@ -301,24 +301,26 @@ class AsyncChatKit:
             result=result,
         )
 
-    def _line(self) -> Line:
-        """What a bulk run needs."""
-        return Line(
+    def _bulk_client(self) -> BulkClient:
+        """What a bulk run needs of this client."""
+        return BulkClient(
             self._attempts, self._transport.capacity, now=self._seam.now, sleep=self._seam.sleep
         )
 
     async def _attempts(
-        self, call: Call[T], options: RequestOptions, job: Job | None = None
+        self, call: Call[T], options: RequestOptions, row: RowState | None = None
     ) -> tuple[T, Reply, int, float]:
         """Make attempts until one succeeds or none may follow.
 
-        A `job` is a row of a bulk run, which keeps account of it. When the API pushes back, it goes
-        to the rate gate again, and neither that attempt nor the wait counts against its limits.
+        For a `row` of a bulk run it is noted how far it has come. When the API pushes back, such a
+        call goes to the rate gate again, and neither that attempt nor the wait counts against its
+        limits.
 
         Returns:
             The result, the reply it was read from, the attempts made, and the seconds spent.
         """
         settings, now, gate = self._settings, self._seam.now, self._gate
+        tally = None if row is None else row.tally
         timeout = options.get("timeout", settings.timeout)
         attempt_timeout = options.get("attempt_timeout", settings.attempt_timeout)
         max_retries = options.get("max_retries", settings.max_retries)
@@ -330,12 +332,14 @@ class AsyncChatKit:
             if self._transport.closed:
                 raise ClientClosedError
             if not gate.is_free:
-                deadline = await self._pass_gate(started, deadline, number, error, job)
+                deadline = await self._pass_gate(started, deadline, number, error, row)
             number += 1
+            if row is not None:
+                row.attempts = number
             begun = now()
             try:
                 result, reply = await self._attempt(
-                    call, attempt_timeout, None if deadline is None else deadline - begun, job
+                    call, attempt_timeout, None if deadline is None else deadline - begun, tally
                 )
             except APIError as failed:
                 error = failed
@@ -343,8 +347,8 @@ class AsyncChatKit:
                 ended = now()
                 gate.accepted(ended, begun)
                 self._budget.put_back()
-                if job is not None:
-                    job.note_success(result, ended)
+                if row is not None:
+                    row.note_success(result, ended)
                 self._report(call, number, ended - begun, reply=reply)
                 return result, reply, number, ended - started
             # What is raised below is raised outside of the block above, and so without a context.
@@ -357,7 +361,7 @@ class AsyncChatKit:
                 ended=ended,
                 deadline=deadline,
                 max_retries=max_retries,
-                job=job,
+                row=row,
             )
             self._report(call, number, ended - begun, error=error, next_wait=wait)
             if wait is None:
@@ -365,7 +369,7 @@ class AsyncChatKit:
                     raise error
                 finally:
                     del error  # its traceback holds this frame
-            if job is not None and _retry.is_push_back(error):
+            if row is not None and _retry.is_push_back(error):
                 deadline = _later(deadline, ended - begun)  # and waits at the gate
             else:
                 await self._pause(self._seam.sleep(wait))
@@ -379,16 +383,16 @@ class AsyncChatKit:
         ended: float,
         deadline: float | None,
         max_retries: int,
-        job: Job | None,
+        row: RowState | None,
     ) -> float | None:
         """Tell the gate of a failed attempt; return the seconds until the next; None: none."""
         policy, gate = self._settings.retry_policy, self._gate
         pushed_back = _retry.is_push_back(error)
         excused = 0
-        if job is not None:
-            job.note_failure(error, ended, pushed_back=pushed_back)
-            excused = job.pushed_back
-        spares_limits = job is not None and pushed_back
+        if row is not None:
+            row.note_failure(error, ended, pushed_back=pushed_back)
+            excused = row.pushed_back
+        spares_limits = row is not None and pushed_back
         wait = _retry.next_wait(
             error,
             retries_made=excused - 1 if spares_limits else number - 1 - excused,
@@ -412,7 +416,7 @@ class AsyncChatKit:
         call: Call[T],
         attempt_timeout: float | None,
         time_left: float | None,
-        job: Job | None,
+        tally: Tally | None,
     ) -> tuple[T, Reply]:
         """Send a call once, and read the reply.
 
@@ -422,14 +426,12 @@ class AsyncChatKit:
         """
         whole = time_left is not None and (attempt_timeout is None or time_left < attempt_timeout)
         transport = self._transport
-        if job is not None:
-            job.attempts += 1
         keys: list[Secret] = []
         timer = asyncio.timeout(time_left if whole else attempt_timeout)
         transport.timers[timer] = asyncio.get_running_loop()
         try:
             async with timer:
-                reply = await self._exchange(call, keys, job)
+                reply = await self._exchange(call, keys, tally)
         except APIError as error:
             failure = error
         except TimeoutError:
@@ -450,23 +452,22 @@ class AsyncChatKit:
         finally:
             del failure
 
-    async def _exchange(self, call: Call[T], keys: list[Secret], job: Job | None) -> Reply:
+    async def _exchange(self, call: Call[T], keys: list[Secret], tally: Tally | None) -> Reply:
         """Send a call, and once more if a callable has another key than the one rejected.
 
         `keys` is given each key that was sent.
         """
         keys.append(await self._key())
-        trail = None if job is None else job.trail
-        reply = await self._send(call, keys[-1], trail)
+        reply = await self._send(call, keys[-1], tally)
         if reply.status == HTTPStatus.UNAUTHORIZED and callable(self._settings.api_key):
             keys.append(await self._key())
             if keys[-1] != keys[0]:
-                if trail is not None:
-                    trail.answers += 1
-                reply = await self._send(call, keys[-1], trail)
+                if tally is not None:
+                    tally.answered += 1
+                reply = await self._send(call, keys[-1], tally)
         return reply
 
-    async def _send(self, call: Call[T], key: Secret, trail: Trail | None) -> Reply:
+    async def _send(self, call: Call[T], key: Secret, tally: Tally | None) -> Reply:
         headers = self._headers
         if call.headers or callable(self._settings.api_key):
             headers = headers.copy()
@@ -480,7 +481,7 @@ class AsyncChatKit:
                 headers=headers,
                 body=call.body,
                 link=self._link,
-                trail=trail,
+                tally=tally,
             )
         except asyncio.CancelledError as error:
             # Its own frames hold what was read of the reply, and the client secret in it.
@@ -509,20 +510,20 @@ class AsyncChatKit:
         deadline: float | None,
         attempts: int,
         last: APIError | None,
-        job: Job | None,
+        row: RowState | None,
     ) -> float | None:
         """Wait for a call's turn, after the API pushed back.
 
         Returns:
-            The deadline. A job's is later by the wait.
+            The deadline. A row's is later by the wait.
 
         Raises:
-            APIError: the turn does not come before the deadline, for a job the end of its run's
+            APIError: the turn does not come before the deadline, or before a row's run has lost
                 patience: the last error, if there is one.
-            RunEndedError: the job's run has ended.
+            RunEndedError: the row's run has ended.
             ClientClosedError: the client was closed meanwhile.
         """
-        patience = None if job is None else job.patience
+        patience = None if row is None else row.patience
         gate, now = self._gate, self._seam.now
         loop = asyncio.get_running_loop()
         reached = now()
@@ -537,11 +538,11 @@ class AsyncChatKit:
         try:
             while True:
                 if patience is not None:
-                    limit = patience.ends_at(started, attempts=attempts)
+                    limit = patience.deadline(started, attempts=attempts)
                 asked = now()
                 wait = gate.admit(ticket, asked)
                 if wait == 0:
-                    return deadline if job is None else _later(deadline, asked - reached)
+                    return deadline if row is None else _later(deadline, asked - reached)
                 time_left = inf if limit is None else limit - asked
                 its_turn = wait < inf
                 earliest = max(gate.opens_in(asked), wait if its_turn else 0.0)

@@ -19,10 +19,10 @@ from chatkit_async._protocol import Call, cancel_session, create_session
 from chatkit_async.bulk import (
     CONCURRENCY,
     MAX_WAIT,
+    BulkClient,
     BulkRun,
     CancelRowT,
     CreateRowT,
-    Line,
     cancellation,
     checked_defaults,
     creation,
@@ -93,10 +93,12 @@ class AsyncSessions:
     API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
     """
 
-    def __init__(self, call: Caller, call_raw: RawCaller, line: Callable[[], Line]) -> None:
+    def __init__(
+        self, call: Caller, call_raw: RawCaller, bulk_client: Callable[[], BulkClient]
+    ) -> None:
         self._call = call
         self._call_raw = call_raw
-        self._line = line
+        self._bulk_client = bulk_client
 
     async def create(
         self,
@@ -264,17 +266,17 @@ class AsyncSessions:
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
         options = hidden(options)  # before anything can raise: see there
-        line = self._line()
+        bulk_client = self._bulk_client()
         refuse_bad_arguments(
             rows,
             options,
             concurrency=concurrency,
             rate=rate,
             max_wait=max_wait,
-            capacity=line.capacity,
+            capacity=bulk_client.capacity,
         )
         return BulkRun(
-            line,
+            bulk_client,
             creation(checked_defaults(defaults), options),
             rows,
             done="created",
@@ -311,17 +313,17 @@ class AsyncSessions:
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
         options = hidden(options)  # before anything can raise: see there
-        line = self._line()
+        bulk_client = self._bulk_client()
         refuse_bad_arguments(
             session_ids,
             options,
             concurrency=concurrency,
             rate=rate,
             max_wait=max_wait,
-            capacity=line.capacity,
+            capacity=bulk_client.capacity,
         )
         return BulkRun(
-            line,
+            bulk_client,
             cancellation(options),
             session_ids,
             done="cancelled",
@@ -335,7 +337,7 @@ class AsyncSessions:
     @cached_property
     def with_raw_response(self) -> "AsyncSessionsWithRawResponse":
         """The same methods, returning the reply as it came: see `APIResponse`."""
-        return AsyncSessionsWithRawResponse(self._call_raw, self._line)
+        return AsyncSessionsWithRawResponse(self._call_raw, self._bulk_client)
 
 
 class AsyncSessionsWithRawResponse:
@@ -346,9 +348,9 @@ class AsyncSessionsWithRawResponse:
         cancel: As `AsyncSessions.cancel`.
     """
 
-    def __init__(self, call_raw: RawCaller, line: Callable[[], Line]) -> None:
+    def __init__(self, call_raw: RawCaller, bulk_client: Callable[[], BulkClient]) -> None:
         # The methods return what their call returns: over a raw call, that is the raw reply.
-        sessions = AsyncSessions(cast("Caller", call_raw), call_raw, line)
+        sessions = AsyncSessions(cast("Caller", call_raw), call_raw, bulk_client)
         self.create: Final = _raw(sessions.create)
         self.cancel: Final = _raw(sessions.cancel)
 

@@ -38,7 +38,7 @@ from chatkit_async import (
     SessionCreateParams,
 )
 from chatkit_async._transport import Transport
-from chatkit_async.bulk import BulkRun, Line, cancellation
+from chatkit_async.bulk import BulkClient, BulkRun, cancellation
 from chatkit_async.emulator import Emulator, TokenBucket
 
 KEY = "sk-" + "0123456789abcdef" * 2
@@ -97,9 +97,9 @@ async def take_into(outcomes, run):
 
 def of_stub(send, rows, *, done="created", **options):
     """A run over a stub in place of a client."""
-    line = Line(send, 1000, now=now, sleep=asyncio.sleep)
+    client = BulkClient(send, 1000, now=now, sleep=asyncio.sleep)
     bounds = {"concurrency": 2, "ordered": True, "rate": None, "max_wait": None} | options
-    return BulkRun(line, lambda row: row, rows, done=done, options={}, **bounds)
+    return BulkRun(client, lambda row: row, rows, done=done, options={}, **bounds)
 
 
 # Outcomes
@@ -520,12 +520,12 @@ async def test_no_connection_at_all_stops_the_run_with_the_rows_not_attempted():
 async def test_a_row_without_a_connection_stops_the_run_unless_others_get_answers(
     emulator, answered
 ):
-    async def send(call, options, job):
-        job.attempts = 1
+    async def send(call, options, row):
+        row.attempts = 1
         await asyncio.sleep(1 if call == "answered" else 2)
         if call == "answered":
-            job.trail.requests += 1
-            job.note_success(ChatSession.from_dict(SESSION), now())
+            row.tally.sent += 1
+            row.note_success(ChatSession.from_dict(SESSION), now())
         else:
             raise APITimeoutError("no connection", limit="connect_timeout")
 

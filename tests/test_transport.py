@@ -32,7 +32,7 @@ from chatkit_async import (
     ClientClosedError,
     Secret,
 )
-from chatkit_async._transport import MAX_REPLY, Link, Trail, Transport, is_no_connection
+from chatkit_async._transport import MAX_REPLY, Link, Tally, Transport, is_no_connection
 from chatkit_async.errors import ConnectionErrorKind
 
 KEY = "sk-" + "0123456789abcdef" * 2
@@ -492,32 +492,32 @@ async def test_a_stale_connection_is_replaced_at_once(transport, end):
 
 
 async def test_a_trail_counts_the_requests_that_went_out(transport):
-    trail = Trail()
+    tally = Tally()
     async with serve(replying(http(), CLOSE, http())) as server:
-        await send(transport, server, trail=trail)
-        assert trail.requests == 1
-        await send(transport, server, trail=trail)
-    assert trail.requests == 3  # one of them on a connection that the server had closed
-    assert trail.answers == 0  # for who reads the replies to count
+        await send(transport, server, tally=tally)
+        assert tally.sent == 1
+        await send(transport, server, tally=tally)
+    assert tally.sent == 3  # one of them on a connection that the server had closed
+    assert tally.answered == 0  # for who reads the replies to count
 
 
 async def test_a_trail_counts_no_request_that_had_no_connection(transport):
-    trail = Trail()
+    tally = Tally()
     async with serve(replying(http())) as server:
         pass
 
-    await failure(transport, server, trail=trail)
+    await failure(transport, server, tally=tally)
 
-    assert trail.requests == 0
+    assert tally.sent == 0
 
 
 async def test_a_trail_counts_its_own_call_alone(transport):
-    trail = Trail()
+    tally = Tally()
     async with serve(replying(http())) as server:
-        await send(transport, server, trail=trail)
+        await send(transport, server, tally=tally)
         await send(transport, server)
 
-    assert trail.requests == 1
+    assert tally.sent == 1
 
 
 @pytest.mark.parametrize("kind", get_args(ConnectionErrorKind))
@@ -1106,18 +1106,18 @@ async def test_a_borrowed_session_that_was_closed_is_named():
 
 
 async def test_a_trail_counts_the_requests_of_a_borrowed_session():
-    trail = Trail()
+    tally = Tally()
     async with aiohttp.ClientSession() as session:
         transport = Transport(max_connections=10, http_session=session)
         async with serve(replying(http(), http(), CLOSE)) as server:
-            await send(transport, server, trail=trail)
-            await send(transport, server, trail=trail)
-            assert trail.requests == 2
-            await failure(transport, server, trail=trail)
-            assert trail.requests == 3  # it may have been acted on
-        await failure(transport, server, trail=trail)
+            await send(transport, server, tally=tally)
+            await send(transport, server, tally=tally)
+            assert tally.sent == 2
+            await failure(transport, server, tally=tally)
+            assert tally.sent == 3  # it may have been acted on
+        await failure(transport, server, tally=tally)
 
-    assert trail.requests == 3  # nobody listened any more
+    assert tally.sent == 3  # nobody listened any more
 
 
 async def test_a_borrowed_session_that_is_closed_during_a_request():
