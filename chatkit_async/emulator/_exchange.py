@@ -7,6 +7,8 @@ import math
 import socket
 import struct
 import sys
+from email.utils import formatdate
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,9 @@ _ECHOED = ("OpenAI-Organization", "OpenAI-Project")
 
 # Linger on, for no time: closing then resets the connection. The struct differs on Windows.
 _LINGER_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
 class Exchange:
@@ -141,6 +146,7 @@ class Exchange:
         headers = CIMultiDict(
             {
                 "Content-Type": "application/json",
+                "Date": _http_date(int(self._clock.now())),
                 "x-request-id": record.request_id,
                 "openai-processing-ms": str(round(elapsed * 1000)),
             }
@@ -150,6 +156,12 @@ class Exchange:
             if value is not None and value.isascii():  # else it may not be fit to be sent
                 headers[name.lower()] = value
         return headers
+
+
+@lru_cache(maxsize=1)  # of many replies in one second
+def _http_date(second: int) -> str:
+    """The emulator's time, as far as a header can tell it."""
+    return formatdate(min(max(second, 0), _LAST_SECOND), usegmt=True)
 
 
 async def _read(request: web.BaseRequest) -> bytes:

@@ -180,6 +180,21 @@ async def test_every_reply_says_how_long_it_took(http):
         assert int(response.headers["openai-processing-ms"]) >= 0
 
 
+@pytest.mark.parametrize(
+    ("now", "date"),
+    [
+        (1_700_000_000.9, "Tue, 14 Nov 2023 22:13:20 GMT"),
+        (-1.0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (1e18, "Fri, 31 Dec 9999 23:59:59 GMT"),
+    ],
+)
+async def test_every_reply_has_the_date_of_the_emulators_clock(emulator, http, now, date):
+    emulator.clock.freeze()
+    emulator.clock.set(now)
+    async with http.get("models") as response:
+        assert response.headers["Date"] == date
+
+
 async def test_request_ids_differ_and_follow_from_the_seed(headers):
     async def ids(seed):
         async with (
