@@ -126,7 +126,8 @@ class ClientSecretEndpoint:
     meanwhile: all who ask share its outcome. When one of them is cancelled, as its browser has
     gone, the create goes on for the others; when nobody waits for it any more, it is cancelled. A
     secret that was issued is handed out again, to the same user for the same parameters only,
-    while it has `min_ttl` seconds left, and not once a browser has sent it as `current_secret`.
+    while it has `min_ttl` seconds left, and not once a browser has sent it as `current_secret`
+    there: parameters that change from one request to the next have secrets of their own.
     How long it has left is counted on this machine from the moment the reply came, and from what
     the reply itself says of the API's time: a clock that is wrong here does no harm.
 
@@ -411,8 +412,11 @@ class _Flight:
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether it has not been given up."""
-        return self._waiting > 0
+        """Whether it has neither been given up nor come to its end.
+
+        Who knows its secret may ask again before all who waited for it have gone on.
+        """
+        return self._waiting > 0 and not self._task.done()
 
     async def outcome(self) -> ClientSecretResponse:
         self._waiting += 1

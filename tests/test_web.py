@@ -33,6 +33,7 @@ from chatkit_async import (
     ChatSessionWorkflowParam,
     ClientClosedError,
     ConfigurationError,
+    InternalServerError,
     MissingFieldError,
     ParameterError,
     web,
@@ -680,6 +681,25 @@ async def test_a_create_that_nobody_waits_for_is_cancelled_and_not_joined(async_
     assert ended == [True]
     assert len(async_api.calls) == 2
     assert not endpoint._flights
+
+
+@pytest.mark.parametrize("outcome", [{}, InternalServerError("said so")], ids=["secret", "failure"])
+async def test_a_create_that_has_ended_is_not_joined_by_who_knows_its_outcome(async_api, outcome):
+    async_api.then(outcome)
+    endpoint = make(async_api)
+
+    async def ask_twice():
+        first = await endpoint.handle(user="ada")
+        current = told(first).get("client_secret")
+        return first, await endpoint.handle(user="ada", current_secret=current)
+
+    # It goes on before the others that waited for the same create do.
+    (first, second), *_ = await asyncio.gather(
+        ask_twice(), *(endpoint.handle(user="ada") for _ in range(2))
+    )
+
+    assert secret_of(second) == "ek_number_2"
+    assert second.body != first.body
 
 
 async def test_a_timeout_of_the_callers_own_ends_its_wait_alone(async_api):
