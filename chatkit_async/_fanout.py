@@ -137,7 +137,7 @@ class Fanout(Generic[T, R]):
 
         self._is_async = isinstance(items, AsyncIterable)
         self._opened: Iterator[T] | AsyncIterator[T] | None = None
-        self._turn = asyncio.Lock()  # of the one worker that reads
+        self._reading = asyncio.Lock()  # one worker at a time reads
         self._room = asyncio.Event()
         self._slot = -inf  # when the next start is due
         self._read = 0
@@ -278,7 +278,7 @@ class Fanout(Generic[T, R]):
         try:
             while True:
                 self._idle[worker] = None
-                async with self._turn:
+                async with self._reading:
                     found = await self._next(worker)
                 del self._idle[worker]
                 if found is None:

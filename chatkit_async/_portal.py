@@ -1,4 +1,4 @@
-"""The way from a caller's thread to a loop on another: an anyio portal, and the calls through it."""
+"""The bridge from a caller's thread to a loop on another: an anyio portal, and the calls through it."""
 
 import asyncio
 import atexit
@@ -38,8 +38,8 @@ class _OwnLoopError(ChatKitError, RuntimeError):
     """A call was made in the very thread that would have to serve it."""
 
 
-class Crossing:
-    """The way from a caller's thread to the loop, shared by a client and those made from it.
+class Bridge:
+    """From a caller's thread to the loop and back, shared by a client and those made from it.
 
     When the last of them is gone, so is this. It has a portal for each process: in a forked child
     the parent's has no thread, and its sockets are still the parent's, so it is left alone.
@@ -99,17 +99,16 @@ class Portal:
         self._lock = Lock()
         self._started: _Started | None = None
         self._thread: Thread | None = None
-        self._serving: set[int] = (
-            set()
-        )  # the ids of its threads: a start that was interrupted leaves one to end
-        self._calls: set[Call[Any]] = set()
+        # The ids of its threads: a start that was interrupted leaves one to end.
+        self._serving: set[int] = set()
+        self._calls: set[BlockingCall[Any]] = set()
         self._closed = closed
 
     # For callers
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """See `Crossing.run`."""
-        call = Call(work)
+        """See `Bridge.run`."""
+        call = BlockingCall(work)
         try:
             self._send(call)
             call.wait()
@@ -128,7 +127,7 @@ class Portal:
         finally:
             del error  # its traceback holds this frame
 
-    def _send(self, call: "Call[Any]") -> None:
+    def _send(self, call: "BlockingCall[Any]") -> None:
         self._refuse_own_thread()
         loop, _ = (self._started or self._start()).result()
         if self._closed:
@@ -199,7 +198,7 @@ class Portal:
             if self._closed:  # else a start was interrupted, and another thread may serve
                 await self._transport.close()
 
-    def _begin(self, call: "Call[Any]") -> None:
+    def _begin(self, call: "BlockingCall[Any]") -> None:
         if self._closed:
             call.drop()
         else:
@@ -234,7 +233,7 @@ class Portal:
             self._started.add_done_callback(_end_loop)
 
 
-class Call(Generic[T]):
+class BlockingCall(Generic[T]):
     """A coroutine that a caller in another thread waits for."""
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:

@@ -34,7 +34,7 @@ from chatkit_async.options import RequestOptions, bulk_problems, described
 __all__ = ["BulkRun", "BulkSummary", "Outcome"]
 
 Kind: TypeAlias = Literal["created", "cancelled", "rejected", "unknown", "not_attempted"]
-Done: TypeAlias = Literal["created", "cancelled"]
+SuccessKind: TypeAlias = Literal["created", "cancelled"]
 
 CreateRow: TypeAlias = SessionCreateParams | Mapping[str, object] | str
 """A session to create: its parameters, a mapping with the same keys, or a user's id alone."""
@@ -256,8 +256,8 @@ class BulkClient:
 
 
 @attrs.frozen
-class Turn(Generic[T_co]):
-    """What a consumer in another thread gets at once.
+class Batch(Generic[T_co]):
+    """What the blocking run gets in one hop.
 
     Attributes:
         outcomes: Those that there are; none, and none wanted: the run is over.
@@ -292,7 +292,7 @@ class BulkRun(Generic[RowT]):
         build: Callable[[RowT], Call[ChatSession]],
         rows: Iterable[RowT] | AsyncIterable[RowT],
         *,
-        done: Done,
+        done: SuccessKind,
         options: RequestOptions,
         concurrency: int,
         ordered: bool,
@@ -301,7 +301,7 @@ class BulkRun(Generic[RowT]):
     ) -> None:
         self._client = client
         self._build = build
-        self._done: Done = done
+        self._done: SuccessKind = done
         self._options = options
         self._patience = Patience(max_wait)
         self._fanout = Fanout(
@@ -387,13 +387,13 @@ class BulkRun(Generic[RowT]):
                 raise StopAsyncIteration
         return outcome
 
-    # In turns: for who is in another thread and pays for each hop, the blocking run
+    # In batches: for the blocking run, which is in another thread and pays for each hop
 
     def feed(self) -> Feed[RowT]:
-        """Take the rows from a feed instead, which they are handed to: before the run starts."""
+        """Take the rows from a feed that they are handed to, instead: before the run starts."""
         return self._fanout.feed()
 
-    async def turn(self) -> Turn[RowT]:
+    async def next_batch(self) -> Batch[RowT]:
         """Wait until there are outcomes, or rows are wanted of a `Feed`, or the run is over.
 
         Raises:
@@ -403,7 +403,7 @@ class BulkRun(Generic[RowT]):
             self._start()
         if not self._fanout.wanted:
             await self._fanout.ready()
-        return Turn(self.take(), self._fanout.wanted)
+        return Batch(self.take(), self._fanout.wanted)
 
     def take(self) -> list[Outcome[RowT]]:
         """Take the outcomes that there are."""

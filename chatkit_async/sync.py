@@ -10,7 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, Unpack
 
-from chatkit_async._portal import Crossing
+from chatkit_async._portal import Bridge
 from chatkit_async._transport import Transport
 from chatkit_async.bulk import (
     CONCURRENCY,
@@ -130,17 +130,15 @@ class ChatKit:
         given = hidden(given)  # before anything can raise: see there
         del api_key, base_url, default_headers, organization, project, proxy
         client = _Client(**given, max_connections=max_connections)
-        crossing = Crossing(
-            client.hand_over(), f"{type(self).__name__}(base_url={client.base_url!r})"
-        )
-        self._set_up(client, crossing, owns_crossing=True)
+        bridge = Bridge(client.hand_over(), f"{type(self).__name__}(base_url={client.base_url!r})")
+        self._set_up(client, bridge, owns_bridge=True)
 
-    def _set_up(self, client: "_Client", crossing: Crossing, *, owns_crossing: bool) -> None:
+    def _set_up(self, client: "_Client", bridge: Bridge, *, owns_bridge: bool) -> None:
         self._client = client
         self._base_url = client.base_url
-        self._crossing = crossing
-        self._owns_crossing = owns_crossing
-        self.sessions: Sessions = Sessions(client.sessions, crossing)
+        self._bridge = bridge
+        self._owns_bridge = owns_bridge
+        self.sessions: Sessions = Sessions(client.sessions, bridge)
 
     @property
     def beta(self) -> Beta["Sessions"]:
@@ -161,13 +159,13 @@ class ChatKit:
         """
         options = hidden(options)  # before anything can raise: see there
         other = object.__new__(type(self))
-        other._set_up(self._client.with_options(**options), self._crossing, owns_crossing=False)
+        other._set_up(self._client.with_options(**options), self._bridge, owns_bridge=False)
         return other
 
     def close(self) -> None:
         """Close every connection. Calls in flight end with `ClientClosedError`."""
-        if self._owns_crossing:
-            self._crossing.close()
+        if self._owns_bridge:
+            self._bridge.close()
 
     def __enter__(self) -> Self:
         return self
@@ -195,9 +193,9 @@ class Sessions:
     API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
     """
 
-    def __init__(self, sessions: AsyncSessions, crossing: Crossing) -> None:
+    def __init__(self, sessions: AsyncSessions, bridge: Bridge) -> None:
         self._sessions = sessions
-        self._crossing = crossing
+        self._bridge = bridge
 
     def create(
         self,
@@ -235,7 +233,7 @@ class Sessions:
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
         options = hidden(options)  # before anything can raise: see there
-        return self._crossing.run(
+        return self._bridge.run(
             self._sessions.create(
                 user=user,
                 workflow=workflow,
@@ -267,7 +265,7 @@ class Sessions:
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
         options = hidden(options)  # before anything can raise: see there
-        return self._crossing.run(self._sessions.cancel(session_id, **options))
+        return self._bridge.run(self._sessions.cancel(session_id, **options))
 
     def open(
         self,
@@ -298,7 +296,7 @@ class Sessions:
             ChatKitError: what `create` and `cancel` raise.
         """
         options = hidden(options)  # before anything can raise: see there
-        return self._crossing.enter(
+        return self._bridge.enter(
             self._sessions.open(
                 user=user,
                 workflow=workflow,
@@ -357,7 +355,7 @@ class Sessions:
             defaults=defaults,
             **options,
         )
-        return BlockingBulkRun(run, rows, self._crossing)
+        return BlockingBulkRun(run, rows, self._bridge)
 
     def cancel_many(
         self,
@@ -393,12 +391,12 @@ class Sessions:
             max_wait=max_wait,
             **options,
         )
-        return BlockingBulkRun(run, session_ids, self._crossing)
+        return BlockingBulkRun(run, session_ids, self._bridge)
 
     @cached_property
     def with_raw_response(self) -> "SessionsWithRawResponse":
         """The same methods, returning the reply as it came: see `APIResponse`."""
-        return SessionsWithRawResponse(self._sessions.with_raw_response, self._crossing)
+        return SessionsWithRawResponse(self._sessions.with_raw_response, self._bridge)
 
 
 class BlockingBulkRun(Generic[RowT]):
@@ -423,10 +421,10 @@ class BlockingBulkRun(Generic[RowT]):
         self,
         run: BulkRun[RowT],
         rows: Iterable[RowT] | AsyncIterable[RowT],
-        crossing: Crossing,
+        bridge: Bridge,
     ) -> None:
         self._run = run
-        self._crossing = crossing
+        self._bridge = bridge
         self._rows: Iterable[RowT] | None = None
         self._feed = None
         if not isinstance(rows, AsyncIterable):
@@ -444,7 +442,7 @@ class BlockingBulkRun(Generic[RowT]):
         """Where the run is now."""
         if not self._over:
             with suppress(ClientClosedError):
-                return self._crossing.run(self._summary())
+                return self._bridge.run(self._summary())
         return self._run.summary
 
     def stop(self) -> None:
@@ -454,7 +452,7 @@ class BlockingBulkRun(Generic[RowT]):
         has sent nothing yet is `not_attempted`. May be called in any thread.
         """
         if not self._over:
-            self._crossing.run(self._stop())
+            self._bridge.run(self._stop())
 
     def results(self) -> list[Outcome[RowT]]:
         """Go through all rows, and return the outcomes: of a run that was not entered.
@@ -466,7 +464,7 @@ class BlockingBulkRun(Generic[RowT]):
             return list(self)
 
     def __enter__(self) -> Self:
-        self._crossing.run(self._run.__aenter__())
+        self._bridge.run(self._run.__aenter__())
         return self
 
     def __exit__(
@@ -475,7 +473,7 @@ class BlockingBulkRun(Generic[RowT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._crossing.run(self._leave(exc_type, exc, traceback))
+        self._bridge.run(self._leave(exc_type, exc, traceback))
 
     def __iter__(self) -> Self:
         return self
@@ -485,7 +483,7 @@ class BlockingBulkRun(Generic[RowT]):
             if self._over:
                 raise StopIteration
             self._read_rows()
-            self._crossing.run(self._turn())
+            self._bridge.run(self._next_batch())
         return self._outcomes.popleft()
 
     def __repr__(self) -> str:
@@ -512,12 +510,12 @@ class BlockingBulkRun(Generic[RowT]):
 
     # On the loop
 
-    async def _turn(self) -> None:
+    async def _next_batch(self) -> None:
         self._hand_over()
-        turn = await self._run.turn()
-        self._outcomes += turn.outcomes
-        self._wanted = turn.wanted
-        self._over = not turn.outcomes and not turn.wanted
+        batch = await self._run.next_batch()
+        self._outcomes += batch.outcomes
+        self._wanted = batch.wanted
+        self._over = not batch.outcomes and not batch.wanted
 
     def _hand_over(self) -> None:
         """Give the run what was read."""
@@ -555,12 +553,12 @@ class SessionsWithRawResponse:
         cancel: As `Sessions.cancel`.
     """
 
-    def __init__(self, sessions: AsyncSessionsWithRawResponse, crossing: Crossing) -> None:
-        self.create: Final = _blocking(sessions.create, crossing)
-        self.cancel: Final = _blocking(sessions.cancel, crossing)
+    def __init__(self, sessions: AsyncSessionsWithRawResponse, bridge: Bridge) -> None:
+        self.create: Final = _blocking(sessions.create, bridge)
+        self.cancel: Final = _blocking(sessions.cancel, bridge)
 
 
-def _blocking(method: Callable[P, Coroutine[Any, Any, T]], crossing: Crossing) -> Callable[P, T]:
+def _blocking(method: Callable[P, Coroutine[Any, Any, T]], bridge: Bridge) -> Callable[P, T]:
     """Give a method that is a coroutine function its blocking form: its own parameters."""
 
     @wraps(method)
@@ -569,7 +567,7 @@ def _blocking(method: Callable[P, Coroutine[Any, Any, T]], crossing: Crossing) -
             work = method(*args, **kwargs)
         finally:
             del kwargs  # headers may be credentials, and what is raised holds this frame
-        return crossing.run(work)
+        return bridge.run(work)
 
     return blocking
 

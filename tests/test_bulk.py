@@ -894,15 +894,15 @@ async def test_a_run_can_be_fed_and_drained_in_chunks(emulator):
     async with virtual.client(emulator) as client:
         run = client.sessions.create_many(left, defaults=DEFAULTS, concurrency=4)
         feed = run.feed()
-        turn = await run.turn()
-        assert (turn.outcomes, turn.wanted) == ([], 8)
-        while turn.outcomes or turn.wanted:
-            chunk = [user for _, user in zip(range(turn.wanted), left, strict=False)]
+        batch = await run.next_batch()
+        assert (batch.outcomes, batch.wanted) == ([], 8)
+        while batch.outcomes or batch.wanted:
+            chunk = [user for _, user in zip(range(batch.wanted), left, strict=False)]
             feed.give(chunk)
-            if len(chunk) < turn.wanted:
+            if len(chunk) < batch.wanted:
                 feed.end()
-            turn = await run.turn()
-            outcomes += turn.outcomes
+            batch = await run.next_batch()
+            outcomes += batch.outcomes
 
     assert kinds(outcomes) == {"created": 50}
 

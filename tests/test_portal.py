@@ -228,7 +228,7 @@ def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, r
 
 def test_threads_that_start_a_client_together_start_one_thread(client, monkeypatch):
     starting = told_when(monkeypatch, _portal.Portal, "_start")
-    with client._crossing._portal()._lock:
+    with client._bridge._portal()._lock:
         calls = [Calling(client) for _ in range(2)]
         for _ in calls:
             starting.acquire(timeout=30)
@@ -280,7 +280,7 @@ def test_an_error_of_the_loops_own_shows_unless_python_ends(client, monkeypatch,
         await original()
         raise OSError("the loop's own")
 
-    transport = client._crossing._transport
+    transport = client._bridge._transport
     original = transport.close
     monkeypatch.setattr(transport, "close", fail)
     if at_exit:
@@ -408,8 +408,8 @@ def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkey
     monkeypatch.setattr(_portal, "SLICE", 0.01)
     busy = Busy()
     client = connect(api_key=busy)
-    waiting = told_when(monkeypatch, _portal.Call, "wait")
-    giving_up = told_when(monkeypatch, _portal.Call, "give_up")
+    waiting = told_when(monkeypatch, _portal.BlockingCall, "wait")
+    giving_up = told_when(monkeypatch, _portal.BlockingCall, "give_up")
     first = Calling(client)
     waiting.acquire(timeout=30)
     busy.entered.wait(30)
@@ -425,7 +425,7 @@ def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkey
 
 def test_a_call_interrupted_as_it_is_sent_sends_nothing(client, emulator, monkeypatch):
     client.sessions.create(**WANTED)
-    loop, _ = client._crossing._portal()._started.result()
+    loop, _ = client._bridge._portal()._started.result()
     soon = loop.call_soon_threadsafe
     interruptions = iter([KeyboardInterrupt])
 
@@ -492,7 +492,7 @@ def test_close_ends_calls_that_wait(connect, emulator):
 def test_close_ends_calls_that_have_not_begun(connect, emulator, monkeypatch):
     busy = Busy()
     client = connect(api_key=busy)
-    waiting = told_when(monkeypatch, _portal.Call, "wait")
+    waiting = told_when(monkeypatch, _portal.BlockingCall, "wait")
     joining = told_when(monkeypatch, threading.Thread, "is_alive")
     calls = [Calling(client)]
     waiting.acquire(timeout=30)
@@ -520,7 +520,7 @@ def test_close_ends_calls_that_never_get_to_begin(client, monkeypatch):
 
 def test_a_call_that_meets_a_loop_just_closed(client, monkeypatch):
     client.sessions.create(**WANTED)
-    loop, _ = client._crossing._portal()._started.result()
+    loop, _ = client._bridge._portal()._started.result()
     soon = loop.call_soon_threadsafe
 
     def too_late(*args):
@@ -535,7 +535,7 @@ def test_a_call_that_meets_a_loop_just_closed(client, monkeypatch):
 
 def test_a_call_interrupted_as_its_loop_is_closed(client, monkeypatch):
     client.sessions.create(**WANTED)
-    loop, _ = client._crossing._portal()._started.result()
+    loop, _ = client._bridge._portal()._started.result()
 
     def too_late(*args):
         monkeypatch.undo()
@@ -590,7 +590,7 @@ def test_a_client_with_other_options_keeps_the_first_one_alive(emulator):
 def test_a_client_dropped_in_its_own_thread(emulator):
     client = ChatKit(api_key=KEY, base_url=emulator.base_url)
     client.sessions.create(**WANTED)
-    loop, _ = client._crossing._portal()._started.result()
+    loop, _ = client._bridge._portal()._started.result()
     [thread] = portal_threads()
     client.itself = client
     with warned_once(base_url=emulator.base_url):
@@ -687,7 +687,7 @@ def test_exit_while_a_callable_blocks_the_clients_thread(script):
 
 def test_the_exit_of_a_forked_child_leaves_its_parents_portal_alone(client):
     client.sessions.create(**WANTED)
-    portal = client._crossing._portal()
+    portal = client._bridge._portal()
     portal._pid += 1
     portal._at_exit()
     assert client.sessions.create(**WANTED).status == "active"

@@ -63,7 +63,7 @@ def test_both_runs_have_the_same_names():
     def names(cls):
         return {name for name in dir(cls) if not name.startswith("_")}
 
-    assert names(BlockingBulkRun) == names(BulkRun) - {"feed", "turn", "take"}
+    assert names(BlockingBulkRun) == names(BulkRun) - {"feed", "next_batch", "take"}
     for name in ("summary", "stop", "results"):
         mine, theirs = getattr(BlockingBulkRun, name), getattr(BulkRun, name)
         assert inspect.getdoc(mine).splitlines()[0] == inspect.getdoc(theirs).splitlines()[0]
@@ -284,8 +284,8 @@ def test_ctrl_c_at_any_crossing_loses_nothing(create_many, emulator, monkeypatch
 
     read, crossings, outcomes = [], [], []
     run = create_many(rows(), concurrency=2)
-    cross = run._crossing.run
-    monkeypatch.setattr(run._crossing, "run", interrupted)
+    cross = run._bridge.run
+    monkeypatch.setattr(run._bridge, "run", interrupted)
     with contextlib.suppress(KeyboardInterrupt), run:
         for outcome in run:
             outcomes.append(outcome)  # noqa: PERF402 - what was taken before the interrupt counts

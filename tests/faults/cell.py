@@ -323,7 +323,7 @@ def blocking(cell, method, **settings):
     options = {**cell.settings, "on_attempt": attempts.append, **settings}
     with ChatKit(**options) as client:
         client._client._seam = cell.clock.seam
-        loop, _ = client._crossing._portal()._start().result(PATIENCE)
+        loop, _ = client._bridge._portal()._start().result(PATIENCE)
         loop.set_debug(True)
         loop.slow_callback_duration = 0
         cell.clock.govern(loop)
