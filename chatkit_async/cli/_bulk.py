@@ -154,14 +154,14 @@ def create(
     defaults_path: Path | None,
     **options: Any,
 ) -> None:
-    r"""Create a session for each row of INPUT, which is CSV, JSON lines, or - for stdin.
+    """Create a session for each row of INPUT, which is CSV, JSON lines, or - for stdin.
 
     Each outcome is a line of JSON in FILE, which only you can read: it holds the client secrets.
     With --resume the same command goes on where it ended, however that was.
 
     \b
-      chatkit-async bulk create users.csv --defaults workflow.toml -o sessions.jsonl
-    """
+      chatkit-async bulk create users.csv --defaults workflow.toml -o out.jsonl
+    """  # noqa: D301 - click wants the character itself
     given = Options(**options)
     defaults = {} if defaults_path is None else read_defaults(defaults_path)
     decoder = _decoder(source, input_format, defaults)

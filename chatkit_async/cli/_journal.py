@@ -476,7 +476,10 @@ def _decoded(line: bytes) -> dict[str, object] | None:
 
 
 def _line(record: Mapping[str, object]) -> bytes:
-    return json.dumps(record).encode() + b"\n"
+    return _encoded(record).encode() + b"\n"
+
+
+_encoded = json.JSONEncoder(check_circular=False).encode
 
 
 def _hex(fingerprint: int) -> str:

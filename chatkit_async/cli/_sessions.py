@@ -111,13 +111,13 @@ def create(
     as_json: bool,
     show_secret: bool,
 ) -> None:
-    r"""Create a session with the key in OPENAI_API_KEY, and print it.
+    """Create a session with the key in OPENAI_API_KEY, and print it.
 
     Its client secret is masked unless --show-secret is given. For a script:
 
     \b
       chatkit-async create --user u_1 --workflow wf_1 --json --show-secret
-    """
+    """  # noqa: D301 - click wants the character itself
     upload = FileUploadParam(enabled=file_upload, max_file_size=max_file_size, max_files=max_files)
     params = SessionCreateParams(
         user=user,

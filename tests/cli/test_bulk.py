@@ -731,7 +731,15 @@ def test_the_help_fits_and_takes_no_key(invoke, command):
     assert "--resume" in shown
 
 
-def test_the_help_shows_a_command_to_copy(invoke):
-    shown = invoke("bulk", "create", "--help").stdout
-    command = "chatkit-async bulk create users.csv --defaults workflow.toml -o out.jsonl"
-    assert command in [line.strip() for line in shown.splitlines()]
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (
+            ["bulk", "create"],
+            "chatkit-async bulk create users.csv --defaults workflow.toml -o out.jsonl",
+        ),
+        (["create"], "chatkit-async create --user u_1 --workflow wf_1 --json --show-secret"),
+    ],
+)
+def test_the_help_shows_a_command_to_copy(invoke, arguments, command):
+    assert command in [line.strip() for line in invoke(*arguments, "--help").stdout.splitlines()]
