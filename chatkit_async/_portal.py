@@ -1,4 +1,4 @@
-"""The bridge from a caller's thread to a loop on another: an anyio portal, and the calls through it."""
+"""The bridge from a caller's thread to a loop on another: an anyio portal, and calls over it."""
 
 import asyncio
 import atexit

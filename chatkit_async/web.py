@@ -186,7 +186,9 @@ class ClientSecretEndpoint:
         **options: Unpack[RequestOptions],
     ) -> None:
         options = hidden(options)  # before anything can raise: see there
-        _refuse(client, ChatKit, "an AsyncChatKit; BlockingClientSecretEndpoint takes a ChatKit")
+        _check_client(
+            client, ChatKit, "an AsyncChatKit; BlockingClientSecretEndpoint takes a ChatKit"
+        )
         given = {
             "workflow": workflow,
             "chatkit_configuration": chatkit_configuration,
@@ -195,9 +197,11 @@ class ClientSecretEndpoint:
         }
         self._client = client
         self._options = options
-        self._desk = _Desk(given, options, min_ttl, max_secrets, on_error)
+        self._core = _EndpointCore(given, options, min_ttl, max_secrets, on_error)
         # Weak: a create is worth something as long as somebody waits for it.
-        self._flights = WeakValueDictionary[tuple[asyncio.AbstractEventLoop, bytes], _Flight]()
+        self._in_flight = WeakValueDictionary[
+            tuple[asyncio.AbstractEventLoop, bytes], _SharedCreate
+        ]()
 
     async def handle(
         self,
@@ -233,27 +237,27 @@ class ClientSecretEndpoint:
             "expires_after": expires_after,
             "rate_limits": rate_limits,
         }
-        order = self._desk.order(user, current_secret, given)
-        if isinstance(order, ClientSecretResponse):
-            return order
-        if (found := self._desk.find(order)) is not None:
+        request = self._core.accept(user, current_secret, given)
+        if isinstance(request, ClientSecretResponse):
+            return request
+        if (found := self._core.find(request)) is not None:
             return found
-        place = (asyncio.get_running_loop(), order.key)
-        flight = self._flights.get(place)
-        if flight is None or not flight.can_be_joined:
-            flight = self._flights[place] = _Flight(self._create(order))
-        return await flight.outcome()
+        place = (asyncio.get_running_loop(), request.key)
+        shared = self._in_flight.get(place)
+        if shared is None or not shared.can_be_joined:
+            shared = self._in_flight[place] = _SharedCreate(self._create(request))
+        return await shared.outcome()
 
-    async def _create(self, order: "_Order") -> ClientSecretResponse:
+    async def _create(self, request: "_Request") -> ClientSecretResponse:
         try:
             reply = await self._client.sessions.with_raw_response.create(
-                **order.arguments(), **self._options
+                **request.arguments(), **self._options
             )
-            issued = self._desk.read(order, reply)
+            issued = self._core.read(request, reply)
         except ChatKitError as error:
-            return self._desk.refuse(error)
+            return self._core.refuse(error)
         # Nothing is awaited from here to the task's end: who comes next finds the secret.
-        self._desk.keep(order, issued)
+        self._core.keep(request, issued)
         return issued.response
 
 
@@ -302,7 +306,7 @@ class BlockingClientSecretEndpoint:
         **options: Unpack[RequestOptions],
     ) -> None:
         options = hidden(options)  # before anything can raise: see there
-        _refuse(client, AsyncChatKit, "a ChatKit; ClientSecretEndpoint takes an AsyncChatKit")
+        _check_client(client, AsyncChatKit, "a ChatKit; ClientSecretEndpoint takes an AsyncChatKit")
         given = {
             "workflow": workflow,
             "chatkit_configuration": chatkit_configuration,
@@ -311,7 +315,7 @@ class BlockingClientSecretEndpoint:
         }
         self._client = client
         self._options = options
-        self._desk = _Desk(given, options, min_ttl, max_secrets, on_error)
+        self._core = _EndpointCore(given, options, min_ttl, max_secrets, on_error)
 
     def handle(
         self,
@@ -347,67 +351,67 @@ class BlockingClientSecretEndpoint:
             "expires_after": expires_after,
             "rate_limits": rate_limits,
         }
-        order = self._desk.order(user, current_secret, given)
-        if isinstance(order, ClientSecretResponse):
-            return order
+        request = self._core.accept(user, current_secret, given)
+        if isinstance(request, ClientSecretResponse):
+            return request
         while True:
-            with self._desk.lock:
-                if (found := self._desk.find(order)) is not None:
+            with self._core.lock:
+                if (found := self._core.find(request)) is not None:
                     return found
-                flight = self._desk.flights.get(order.key)
-                if mine := flight is None:
-                    flight = self._desk.flights[order.key] = Future()
-            response = self._lead(order, flight) if mine else flight.result()
+                shared = self._core.in_flight.get(request.key)
+                if mine := shared is None:
+                    shared = self._core.in_flight[request.key] = Future()
+            response = self._lead(request, shared) if mine else shared.result()
             if response is not None:
                 return response
 
     def _lead(
-        self, order: "_Order", flight: "Future[ClientSecretResponse | None]"
+        self, request: "_Request", shared: "Future[ClientSecretResponse | None]"
     ) -> ClientSecretResponse:
         """Create a session for all who wait; None tells them that they have to do it themselves."""
         try:
-            issued, response = self._create(order)
+            issued, response = self._create(request)
         except Exception as error:
-            self._land(order, None)
-            flight.set_exception(error)
+            self._finish(request, None)
+            shared.set_exception(error)
             raise
         except BaseException:  # such as Ctrl-C: this thread's affair
-            self._land(order, None)
-            flight.set_result(None)
+            self._finish(request, None)
+            shared.set_result(None)
             raise
-        self._land(order, issued)
-        flight.set_result(response)
+        self._finish(request, issued)
+        shared.set_result(response)
         return response
 
-    def _create(self, order: "_Order") -> "tuple[_Issued | None, ClientSecretResponse]":
+    def _create(self, request: "_Request") -> "tuple[_Issued | None, ClientSecretResponse]":
         try:
             reply = self._client.sessions.with_raw_response.create(
-                **order.arguments(), **self._options
+                **request.arguments(), **self._options
             )
-            issued = self._desk.read(order, reply)
+            issued = self._core.read(request, reply)
         except ChatKitError as error:
-            return None, self._desk.refuse(error)
+            return None, self._core.refuse(error)
         return issued, issued.response
 
-    def _land(self, order: "_Order", issued: "_Issued | None") -> None:
+    def _finish(self, request: "_Request", issued: "_Issued | None") -> None:
         # At once: who finds no create under way finds its secret, or makes another.
-        with self._desk.lock:
+        with self._core.lock:
             if issued is not None:
-                self._desk.keep(order, issued)
-            del self._desk.flights[order.key]
+                self._core.keep(request, issued)
+            del self._core.in_flight[request.key]
 
 
-def _refuse(client: object, wrong: type[object], wanted: str) -> None:
+def _check_client(client: object, wrong: type[object], wanted: str) -> None:
     if isinstance(client, wrong):
         raise TypeError(f"the client is of type {type(client).__name__}: this takes {wanted}")
 
 
-class _Flight:
+class _SharedCreate:
     """A create under way on a loop, and how many wait for it there."""
 
     def __init__(self, work: Coroutine[Any, Any, ClientSecretResponse]) -> None:
         self._task = asyncio.create_task(work)
-        self._task.add_done_callback(_look_at)
+        self._task.add_done_callback(_retrieve_outcome)
         self._waiting = 0
 
     @property
@@ -431,8 +435,8 @@ class _Flight:
         return self._task.result()
 
 
-def _look_at(task: "asyncio.Task[ClientSecretResponse]") -> None:
-    """Take note of how a task ended: where nobody was left to, asyncio complains."""
+def _retrieve_outcome(task: "asyncio.Task[ClientSecretResponse]") -> None:
+    """Ask how a task ended: where nobody was left to, asyncio complains."""
     if not task.cancelled():
         task.exception()
 
@@ -441,8 +445,8 @@ def _look_at(task: "asyncio.Task[ClientSecretResponse]") -> None:
 
 
 @attrs.frozen(kw_only=True)
-class _Order:
-    """What a browser is to get.
+class _Request:
+    """What a browser asks for.
 
     Attributes:
         key: Stands for all parameters, the user among them: what was issued for a key fits the key.
@@ -504,8 +508,8 @@ def _now() -> _Moment:
     return _Moment(time.monotonic(), time.time())
 
 
-class _Desk:
-    """All but the create itself, and the waiting for it."""
+class _EndpointCore:
+    """What an endpoint does but for the create itself, and the waiting for it."""
 
     def __init__(
         self,
@@ -530,7 +534,7 @@ class _Desk:
         _protocol.create_session({"user": "user", **given}, options)
         self.now = _now
         self.after_fork()
-        _desks.add(self)
+        _cores.add(self)
         self._given = given
         self._min_ttl = min_ttl
         self._max_secrets = max_secrets
@@ -541,12 +545,12 @@ class _Desk:
         """In a forked child, wait for no thread of the parent: none of them runs here."""
         self.lock = RLock()
         # The creates under way that threads wait for. None tells them to create for themselves.
-        self.flights: dict[bytes, Future[ClientSecretResponse | None]] = {}
+        self.in_flight: dict[bytes, Future[ClientSecretResponse | None]] = {}
 
-    def order(
+    def accept(
         self, user: object, current: object, given: Mapping[str, object]
-    ) -> _Order | ClientSecretResponse:
-        """Look at what is asked for.
+    ) -> _Request | ClientSecretResponse:
+        """Check what is asked for: a request, or the response that refuses it.
 
         Raises:
             ParameterError: it cannot be right, and that is no browser's fault.
@@ -558,20 +562,20 @@ class _Desk:
         own = {name: value for name, value in given.items() if value is not None}
         params = _codec.create_params({"user": user, **self._given, **own})
         key = sha256(_codec.encode(params, {})).digest()
-        return _Order(key=key, params=params, current=current)
+        return _Request(key=key, params=params, current=current)
 
-    def find(self, order: _Order) -> ClientSecretResponse | None:
+    def find(self, request: _Request) -> ClientSecretResponse | None:
         """Return what can be handed out again."""
         with self.lock:
-            issued = self._issued.get(order.key)
+            issued = self._issued.get(request.key)
             if issued is None:
                 return None
-            if self._is_good(issued) and not order.refuses(issued.secret):
+            if self._is_good(issued) and not request.refuses(issued.secret):
                 return issued.response
-            del self._issued[order.key]  # for everybody
+            del self._issued[request.key]  # for everybody
             return None
 
-    def read(self, order: _Order, reply: APIResponse[ChatSession]) -> _Issued:
+    def read(self, request: _Request, reply: APIResponse[ChatSession]) -> _Issued:
         """Make a response of the API's reply.
 
         Raises:
@@ -587,7 +591,7 @@ class _Desk:
         if expires_at is not None:
             # Both by the API's clock. Where it does not tell the time, this machine's has to do.
             then = _date(reply.headers.get("Date")) or now.wall
-            lifetime = max(min(expires_at, then + order.lifetime), then) - then
+            lifetime = max(min(expires_at, then + request.lifetime), then) - then
         return _Issued(
             response=_response(200, {"client_secret": secret, "expires_at": expires_at}),
             secret=secret,
@@ -595,10 +599,10 @@ class _Desk:
             lifetime=lifetime,
         )
 
-    def keep(self, order: _Order, issued: _Issued) -> None:
+    def keep(self, request: _Request, issued: _Issued) -> None:
         """Keep what can be handed out again, and drop what cannot any more."""
         with self.lock:
-            self._issued[order.key] = issued
+            self._issued[request.key] = issued
             while self._issued:
                 key, oldest = next(iter(self._issued.items()))
                 if len(self._issued) <= self._max_secrets and self._is_good(oldest):
@@ -619,13 +623,13 @@ class _Desk:
         return issued.lifetime - issued.since.until(self.now()) >= self._min_ttl
 
 
-_desks = WeakSet[_Desk]()
+_cores = WeakSet[_EndpointCore]()
 """What a forked child has to put in order."""
 
 
 def _after_fork() -> None:
-    for desk in tuple(_desks):
-        desk.after_fork()
+    for core in tuple(_cores):
+        core.after_fork()
 
 
 with suppress(AttributeError):  # Windows does not fork

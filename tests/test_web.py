@@ -128,7 +128,7 @@ class BlockingAPI(API):
 
 def make(api, **settings):
     endpoint = api.endpoint(api, **{"workflow": "wf_123", **settings})
-    endpoint._desk.now = api.now
+    endpoint._core.now = api.now
     return endpoint
 
 
@@ -586,7 +586,7 @@ def test_a_date_beyond_all_clocks_lasts_as_long_as_was_asked_for(api):
 def test_reuse_can_be_turned_off(api):
     for endpoint in (make(api, min_ttl=math.inf), make(api, max_secrets=0)):
         assert api.ask(endpoint) != api.ask(endpoint)
-        assert not endpoint._desk._issued
+        assert not endpoint._core._issued
 
 
 def test_no_more_secrets_are_kept_than_asked_and_the_oldest_go_first(api):
@@ -594,7 +594,7 @@ def test_no_more_secrets_are_kept_than_asked_and_the_oldest_go_first(api):
     for user in ("ada", "bob", "eve"):
         api.ask(endpoint, user)
 
-    assert len(endpoint._desk._issued) == 2
+    assert len(endpoint._core._issued) == 2
     assert secret_of(api.ask(endpoint, "bob")) == "ek_number_2"
     assert secret_of(api.ask(endpoint, "eve")) == "ek_number_3"
     assert secret_of(api.ask(endpoint, "ada")) == "ek_number_4"
@@ -607,9 +607,9 @@ def test_what_has_ended_is_not_kept(api):
         api.seconds += 300
     api.ask(endpoint, "eve")  # ada's has ended just now
 
-    assert len(endpoint._desk._issued) == 2
-    assert CLIENT_SECRET not in repr(endpoint._desk._issued)
-    assert "ek_number" not in repr(endpoint._desk._issued)
+    assert len(endpoint._core._issued) == 2
+    assert CLIENT_SECRET not in repr(endpoint._core._issued)
+    assert "ek_number" not in repr(endpoint._core._issued)
 
 
 # Who shares a create: tasks -----------------------------------------------------------------------
@@ -680,7 +680,7 @@ async def test_a_create_that_nobody_waits_for_is_cancelled_and_not_joined(async_
     assert secret_of(await next_one) == "ek_number_2"
     assert ended == [True]
     assert len(async_api.calls) == 2
-    assert not endpoint._flights
+    assert not endpoint._in_flight
 
 
 @pytest.mark.parametrize("outcome", [{}, InternalServerError("said so")], ids=["secret", "failure"])
@@ -798,7 +798,7 @@ def test_a_loop_that_is_closed_under_its_tasks_leaves_nothing_behind(async_api):
     async_api.then(asyncio.Event())
     task = loop.create_task(endpoint.handle(user="ada"))
     loop.run_until_complete(turns())
-    assert len(endpoint._flights) == 1
+    assert len(endpoint._in_flight) == 1
     gone = weakref.ref(task)
     loop.close()
 
@@ -807,7 +807,7 @@ def test_a_loop_that_is_closed_under_its_tasks_leaves_nothing_behind(async_api):
     gc.collect()
 
     assert gone() is None
-    assert not endpoint._flights
+    assert not endpoint._in_flight
 
 
 # Who shares a create: threads ---------------------------------------------------------------------
@@ -822,14 +822,14 @@ def threads():
 def joined(endpoint):
     """An event that is set as a thread begins to wait for the create that is under way."""
     waits = threading.Event()
-    (flight,) = endpoint._desk.flights.values()
-    result = flight.result
+    (shared,) = endpoint._core.in_flight.values()
+    result = shared.result
 
     def wait():
         waits.set()
         return result()
 
-    flight.result = wait
+    shared.result = wait
     return waits
 
 
@@ -848,7 +848,7 @@ def test_all_threads_that_ask_meanwhile_share_a_create(blocking_api, threads):
     go.set()
 
     assert follower.result(30) is leader.result(30)
-    assert not endpoint._desk.flights
+    assert not endpoint._core.in_flight
 
 
 def test_an_exception_is_shared_among_threads(blocking_api, threads):
@@ -865,7 +865,7 @@ def test_an_exception_is_shared_among_threads(blocking_api, threads):
     for asked in (leader, follower):
         with pytest.raises(LookupError, match="vault"):
             asked.result(30)
-    assert not endpoint._desk.flights
+    assert not endpoint._core.in_flight
 
 
 def test_a_thread_that_is_interrupted_leaves_its_create_to_the_next(blocking_api, threads):
@@ -888,7 +888,7 @@ def test_a_thread_that_is_interrupted_leaves_its_create_to_the_next(blocking_api
 
     assert leader.result(30) is True
     assert secret_of(follower.result(30)) == "ek_number_3"
-    assert not endpoint._desk.flights
+    assert not endpoint._core.in_flight
 
 
 def test_on_error_may_ask_again(blocking_api):
@@ -907,14 +907,14 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads(blocking_api, thre
     endpoint = make(blocking_api)
     parents = threads.submit(endpoint.handle, user="ada")
     assert blocking_api.begun.acquire(timeout=30)
-    desk, (lock, flights) = endpoint._desk, (endpoint._desk.lock, endpoint._desk.flights)
+    core, (lock, in_flight) = endpoint._core, (endpoint._core.lock, endpoint._core.in_flight)
     threads.submit(lock.acquire).result(30)  # by a thread that does not let go of it
 
     try:
         web._after_fork()  # what a fork has the child do
         assert secret_of(endpoint.handle(user="ada")) == "ek_number_2"
     finally:
-        desk.lock, desk.flights = threading.RLock(), flights
+        core.lock, core.in_flight = threading.RLock(), in_flight
         go.set()
     assert parents.result(30).status == 200
 
@@ -987,7 +987,7 @@ def test_a_story_of_tasks(async_api, seed):
         loop = asyncio.get_running_loop()
         books = Books(Random(seed), loop.time)
         endpoint = make(async_api, min_ttl=books.MIN_TTL, max_secrets=2, expires_after=600)
-        endpoint._desk.now = lambda: web._Moment(loop.time(), NOW + loop.time())
+        endpoint._core.now = lambda: web._Moment(loop.time(), NOW + loop.time())
 
         async def create(*, user, **given):
             books.begin(user)
@@ -1014,7 +1014,7 @@ def test_a_story_of_tasks(async_api, seed):
         await asyncio.gather(*(browser(user) for user in users * 3))
         assert books.reused
         assert not books.under_way
-        assert len(endpoint._desk._issued) <= 2
+        assert len(endpoint._core._issued) <= 2
 
     virtual.run(main())
 
@@ -1044,7 +1044,7 @@ def test_a_story_of_threads(blocking_api, threads, seed):
 
     for asked in [threads.submit(browser, user) for user in ["ada", "bob"] * 4]:
         asked.result(60)
-    assert not endpoint._desk.flights
+    assert not endpoint._core.in_flight
 
 
 # Against the emulator -----------------------------------------------------------------------------
