@@ -133,7 +133,11 @@ class _Connection(asyncio.Protocol):
             self.held.append(self._transport)
         else:
             milliseconds = int(way.removeprefix(b"after-"))
-            self._loop.call_later(milliseconds / 1000, self._transport.write, PLAIN)
+            self._loop.call_later(milliseconds / 1000, self._answer_late)
+
+    def _answer_late(self) -> None:
+        if not self._transport.is_closing():  # the client may be gone
+            self._transport.write(PLAIN)
 
     @classmethod
     def _release(cls) -> None:

@@ -152,7 +152,8 @@ class Worker:
         ready, _, _ = select.select([self._process.stdout], [], [], LONGEST_TASK)
         answer = self._process.stdout.readline() if ready else ""
         if not answer:
-            raise RuntimeError(f"{self._peer} failed at {task} {arguments}, or took too long")
+            how = "took too long" if not ready else f"ended with {self._process.wait(30)}"
+            raise RuntimeError(f"{self._peer} {how} at {task} {arguments}")
         return Measured(**json.loads(answer))
 
 
