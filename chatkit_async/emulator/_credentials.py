@@ -12,23 +12,22 @@ if TYPE_CHECKING:
 
 _SECRET = re.compile(r"\bek_\w+")
 _KEY = re.compile(r"\bsk-[\w-]+")
-_REAL_KEY = re.compile(r"sk-[\w-]{40,}", re.ASCII)
+# Wherever it starts: a key is pasted with its quotes, or with a second "Bearer".
+_REAL_KEY = re.compile(r"(?<![\w-])(?:sk|sess)-([\w-]{40,})", re.ASCII)
 _CREDENTIALS = ("Authorization", "Proxy-Authorization", "Cookie", "api-key", "x-api-key")
 _TELLING_LENGTH = 12  # of keys that long the end is shown: enough to tell them apart, not to use
 
 
 def looks_real(key: str) -> bool:
-    """Whether an API key may be one of the real service.
+    """Whether an API key may be one of the real service, or holds one.
 
     Those have `sk-` and 48 random letters and digits at least, whatever `proj-`, `svcacct-` or
-    `admin-` stands between. A key that a person made up for a test hardly is as long and has
-    capitals, small letters and digits.
+    `admin-` stands between; the key of a session in a browser has `sess-` and 40. A key that a
+    person made up for a test hardly is as long and has capitals, small letters and digits.
     """
-    return (
-        _REAL_KEY.fullmatch(key) is not None
-        and any(map(str.isupper, key[3:]))
-        and any(map(str.islower, key[3:]))
-        and any(map(str.isdigit, key[3:]))
+    found = _REAL_KEY.search(key)
+    return found is not None and all(
+        any(map(kind, found[1])) for kind in (str.isupper, str.islower, str.isdigit)
     )
 
 
@@ -66,6 +65,9 @@ def masked_headers(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
     for name in _CREDENTIALS:
         if name in masked:
             masked[name] = _masked_credentials(masked[name])
+    values = "\n".join(masked.values())  # all at once: hardly ever is there one
+    if masked_text(values) != values:
+        masked = CIMultiDict((name, masked_text(value)) for name, value in masked.items())
     return CIMultiDictProxy(masked)
 
 

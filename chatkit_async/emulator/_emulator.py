@@ -60,8 +60,8 @@ class Emulator:
         api_keys: The keys to accept besides `api_key`; None accepts any key.
         workflows: The ids of the workflows there are; None accepts any workflow.
         allow_real_keys: Whether a key that looks like one of the real service is let through: `sk-`
-            and 40 or more characters with capitals, small letters and digits among them. It is
-            refused otherwise, so that nobody points the wrong key here unawares.
+            or `sess-` and 40 or more characters with capitals, small letters and digits among them.
+            It is refused otherwise, so that nobody points the wrong key here unawares.
         clock: The time that sessions live by; by default real time, to be moved as wanted.
         rate_limit: How many requests are let through, such as `TokenBucket(rate=25, burst=25)`;
             None for any number.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from chatkit_async.emulator._credentials import masked_headers, masked_json, without_secret
+from chatkit_async.emulator._credentials import masked_headers, masked_json
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._faults import Fault, ScriptedFault
 from chatkit_async.emulator._fields import JSON, Fields
@@ -37,10 +37,10 @@ def clock_form(clock: Clock) -> dict[str, JSON]:
 
 
 def session_form(session: Session) -> dict[str, JSON]:
-    """Return a session, its client secret masked."""
-    return {
+    """Return a session, with every credential in it masked."""
+    form: dict[str, JSON] = {
         "id": session.id,
-        "client_secret": without_secret(session.client_secret),
+        "client_secret": session.client_secret,
         "status": session.status,
         "created_at": session.created_at,
         "expires_at": session.expires_at,
@@ -49,6 +49,7 @@ def session_form(session: Session) -> dict[str, JSON]:
         "project": session.project,
         "parameters": attrs.asdict(session.parameters),
     }
+    return {name: masked_json(value) for name, value in form.items()}
 
 
 def record_form(record: Record) -> dict[str, JSON]:

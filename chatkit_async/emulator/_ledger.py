@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, overload
 from attrs import define, field, setters
 from attrs.converters import optional
 
-from chatkit_async.emulator._credentials import masked_text, without_secret
+from chatkit_async.emulator._credentials import masked_text
 from chatkit_async.emulator._faults import Fault
 from chatkit_async.emulator._fields import JSON
 from chatkit_async.emulator._replies import Operation
@@ -36,7 +36,7 @@ class Record:
     received_at: float
     """Unix seconds, by the emulator's clock."""
     method: str
-    path: str = field(converter=without_secret)
+    path: str = field(converter=masked_text)
     """As it came over the wire: still percent-encoded, without the query."""
     query: str = field(converter=masked_text)
     """As it came over the wire; empty if there is none."""
@@ -46,7 +46,7 @@ class Record:
     """The reply's `x-request-id`."""
     operation: Operation | None
     """What the path stands for; None if nothing."""
-    session_id: str | None = field(default=None, converter=optional(without_secret))
+    session_id: str | None = field(default=None, converter=optional(masked_text))
     """The session that was created, or asked to be cancelled."""
     user: str | None = None
     """The user that the session is for; None if that is not known."""

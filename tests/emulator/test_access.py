@@ -114,11 +114,14 @@ async def test_what_controls_tell_is_not_kept_or_embedded(http, emulator):
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("kind", ["", "proj-", "svcacct-"])
+@pytest.mark.parametrize("end", ["", '"'])
+@pytest.mark.parametrize(
+    "start", ["sk-", "sk-proj-", "sk-svcacct-_-", "sess-", " sk-", "Bearer sk-", '"sk-', "key=sk-"]
+)
 async def test_a_key_that_looks_real_is_refused_and_no_part_of_it_kept(
-    create, control, emulator, kind
+    create, control, emulator, start, end
 ):
-    key = f"sk-{kind}{'aB3' * 8}T3BlbkFJ{'xY4' * 8}"
+    key = f"{start}{'aB3' * 8}T3BlbkFJ{'xY4' * 8}{end}"
 
     status, body = await create(headers={"Authorization": f"Bearer {key}"})
 
@@ -138,6 +141,7 @@ async def test_a_key_that_looks_real_is_refused_and_no_part_of_it_kept(
         "sk-proj-" + "A" * 60,
         "sk-proj-" + "Ab" * 30,
         "no-sk-" + "aB3" * 20,
+        "sess-" + "aB3" * 13,
     ],
 )
 async def test_a_made_up_key_is_not_taken_for_a_real_one(create, key):

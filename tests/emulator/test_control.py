@@ -92,6 +92,20 @@ async def test_a_session_is_shown_with_its_secret_masked(create, control, emulat
     }
 
 
+async def test_what_a_session_was_made_with_is_shown_with_its_credentials_masked(
+    create, control, wanted
+):
+    workflow = {**wanted["workflow"], "state_variables": {"token": "sk-in-a-variable", "n": 5}}
+    _, created = await create(
+        {**wanted, "workflow": workflow}, headers={"OpenAI-Organization": "sk-by-mistake"}
+    )
+
+    _, session = await control("GET", f"sessions/{created['id']}")
+
+    assert session["organization"] == "sk-***"
+    assert session["parameters"]["state_variables"] == {"token": "sk-***", "n": 5}
+
+
 async def test_sessions_are_chosen_by_user_and_status(create, cancel, control, wanted):
     ids = [(await create({**wanted, "user": user}))[1]["id"] for user in "aab"]
     await cancel(ids[0])
@@ -148,7 +162,7 @@ async def test_a_request_is_shown_with_its_credentials_masked(http, control, emu
         "user": "user_123",
         "body": {**wanted, "note": ["sk-***", {"ek_***": 5}]},
         "unknown_fields": [],
-        "fault": {"times": 1, "status": 503, "headers": {"X-Key": "sk-in-a-header"}},
+        "fault": {"times": 1, "status": 503, "headers": {"X-Key": "sk-***"}},
         "status": 503,
         "outcome": "sent",
     }

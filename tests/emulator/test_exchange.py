@@ -105,6 +105,30 @@ async def test_credentials_that_are_sent_otherwise_are_not_noted(create, emulato
     assert "length" not in str(emulator.requests[-1].headers[name].removesuffix("***ngth"))
 
 
+async def test_secrets_in_any_header_are_noted_masked(create, emulator):
+    await create(
+        headers={
+            "OpenAI-Project": "sk-by-mistake",
+            "X-Emulator-Fault": "delay=0; status=503; with-header.Authorization=Bearer sk-scripted",
+            "X-Said": "a task-list for ek_secret",
+        }
+    )
+
+    headers = emulator.requests[-1].headers
+    assert headers["openai-project"] == "sk-***"
+    assert headers["X-Emulator-Fault"].endswith("Authorization=Bearer sk-***")
+    assert headers["X-Said"] == "a task-list for ek_***"
+    assert headers["Authorization"] == "Bearer ***-key"
+
+
+async def test_a_key_that_is_sent_as_an_id_is_noted_masked(cancel, emulator):
+    await cancel("sk-secret")
+
+    record = emulator.requests[-1]
+    assert record.session_id == "sk-***"
+    assert "secret" not in f"{record} {record!r}"
+
+
 async def test_secrets_in_a_path_or_a_query_are_noted_masked(cancel, emulator):
     status, body = await cancel("ek_secret", params={"key": "sk-secret", "secret": "ek_secret"})
 
