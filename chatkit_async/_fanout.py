@@ -1,4 +1,4 @@
-"""Fan-out: many items through one coroutine function, so many at a time; knows nothing of ChatKit."""
+"""Bounded fan-out: many items through one coroutine function. It knows nothing of ChatKit."""
 
 import asyncio
 import time
@@ -89,6 +89,41 @@ class Feed(Generic[T]):
         return self._waiting.popleft()
 
 
+class _BargingLock:
+    """A lock that whoever comes while it is free has at once, past those that wait for it.
+
+    `asyncio.Lock` is fair: once a queue has formed behind an item that was slow to come, each
+    worker joins its end, and one item is read in each round of the loop.
+    """
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        while self._is_held:
+            woken = asyncio.get_running_loop().create_future()
+            self._waiting.append(woken)
+            try:
+                await woken
+            except asyncio.CancelledError:
+                if not self._is_held:
+                    self._wake()  # this one was woken, and does not come
+                raise
+        self._is_held = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_held = False
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            woken = self._waiting.popleft()
+            if not woken.done():  # else it was cancelled
+                woken.set_result(None)
+                return
+
+
 class Fanout(Generic[T, R]):
     """Passes items through a coroutine function, and gives the results as they are taken.
 
@@ -137,7 +172,7 @@ class Fanout(Generic[T, R]):
 
         self._is_async = isinstance(items, AsyncIterable)
         self._opened: Iterator[T] | AsyncIterator[T] | None = None
-        self._reading = asyncio.Lock()  # one worker at a time reads
+        self._reading = _BargingLock()  # one worker at a time reads
         self._room = asyncio.Event()
         self._slot = -inf  # when the next start is due
         self._read = 0

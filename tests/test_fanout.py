@@ -14,7 +14,7 @@ import virtual
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatkit_async._fanout import LATE, Fanout, Feed
+from chatkit_async._fanout import LATE, Fanout, Feed, _BargingLock
 
 
 def on_virtual_time(test):
@@ -277,6 +277,48 @@ async def test_an_async_iterable_is_never_asked_for_two_at_once():
             return self.left
 
     assert len(await run(Source(), concurrency=8)) == 20
+
+
+@on_virtual_time
+async def test_a_pause_of_the_items_leaves_no_queue_behind_it():
+    async def items():
+        for item in range(300):
+            if item == 50:
+                await asyncio.sleep(1)
+            yield item
+
+    async def work(index, item):
+        in_flight.append(None)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        under_way.append(len(in_flight))
+        in_flight.pop()
+
+    in_flight, under_way = [], []
+    fanout = fan_out(items(), work, concurrency=16)
+    fanout.start()
+    while await fanout.ready():
+        fanout.take()
+    # Fair turns would have the items read one by one from there on, and three of them under way.
+    assert under_way[-100:-16] == [16] * 84
+
+
+@on_virtual_time
+async def test_a_worker_that_is_cancelled_when_its_turn_has_come_gives_it_to_another():
+    lock, order = _BargingLock(), []
+
+    async def holds(name):
+        async with lock:
+            order.append(name)
+            await asyncio.sleep(1)
+
+    async with lock:
+        workers = [asyncio.create_task(holds(name)) for name in "abc"]
+        await asyncio.sleep(1)
+        workers[0].cancel()  # while it waits
+    workers[1].cancel()  # when it has been woken
+    await asyncio.wait(workers)
+    assert order == ["c"]
 
 
 @pytest.mark.parametrize("kind", [Opened, OpenedAsync])
