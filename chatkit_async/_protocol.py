@@ -381,14 +381,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         if isfinite(wait) and wait > 0:
             return wait
-    until, now = _date(headers.get("retry-after")), _date(headers.get("date"))
+    until, now = http_date(headers.get("retry-after")), http_date(headers.get("date"))
     if until is None:
         return None
     wait = (until - (now or datetime.now(UTC))).total_seconds()
     return wait if wait > 0 else None
 
 
-def _date(text: str | None) -> datetime | None:
+def http_date(text: str | None) -> datetime | None:
+    """The moment that a header such as `Date` names; None: it names none."""
     try:
         date = parsedate_to_datetime(text or "")
     except (ValueError, OverflowError):

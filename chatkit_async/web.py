@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from http import HTTPStatus
 from math import ceil
@@ -590,7 +588,8 @@ class _EndpointCore:
         lifetime = 0.0
         if expires_at is not None:
             # Both by the API's clock. Where it does not tell the time, this machine's has to do.
-            then = _date(reply.headers.get("Date")) or now.wall
+            date = _protocol.http_date(reply.headers.get("Date"))
+            then = now.wall if date is None else date.timestamp()
             lifetime = max(min(expires_at, then + request.lifetime), then) - then
         return _Issued(
             response=_response(200, {"client_secret": secret, "expires_at": expires_at}),
@@ -680,12 +679,3 @@ def _response(
 
 def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _date(text: str | None) -> float | None:
-    """Unix seconds of an HTTP date."""
-    try:
-        date = parsedate_to_datetime(text or "")
-    except (ValueError, OverflowError):
-        return None
-    return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
