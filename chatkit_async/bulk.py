@@ -45,11 +45,11 @@ CancelRow: TypeAlias = ChatSession | str
 RowT = TypeVar("RowT")
 CreateRowT = TypeVar("CreateRowT", bound=CreateRow)
 CancelRowT = TypeVar("CancelRowT", bound=CancelRow)
-T_co = TypeVar("T_co", covariant=True)
+RowT_co = TypeVar("RowT_co", covariant=True)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Outcome(Generic[T_co]):
+class Outcome(Generic[RowT_co]):
     """What became of one row of a bulk run.
 
     Attributes:
@@ -68,7 +68,7 @@ class Outcome(Generic[T_co]):
     """
 
     index: int
-    row: T_co = attrs.field(repr=False)
+    row: RowT_co = attrs.field(repr=False)
     kind: Kind
     session: ChatSession | None
     error: ChatKitError | None
@@ -256,7 +256,7 @@ class BulkClient:
 
 
 @attrs.frozen
-class Batch(Generic[T_co]):
+class Batch(Generic[RowT_co]):
     """What the blocking run gets in one hop.
 
     Attributes:
@@ -264,7 +264,7 @@ class Batch(Generic[T_co]):
         wanted: How many more rows the feed should be given.
     """
 
-    outcomes: list[Outcome[T_co]]
+    outcomes: list[Outcome[RowT_co]]
     wanted: int
 
 

@@ -306,7 +306,8 @@ def bulk_problems(
 
 
 _CREDENTIALS = ("api_key", "base_url", "organization", "project", "proxy")
-"""Settings that are a credential, may hold one (`https://user:password@...`), or get one by mistake."""
+"""Settings that are a credential, may hold one (`https://user:password@...`) or get one by
+mistake."""
 
 
 def hide(value: object) -> object:

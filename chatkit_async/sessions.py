@@ -1,4 +1,4 @@
-"""The methods of the API: create and cancel sessions. They are given a `call`, and know no client."""
+"""The methods of the API: create and cancel. They are given what makes a call, and know no client."""
 
 import asyncio
 from collections.abc import (
@@ -341,7 +341,9 @@ class AsyncSessions:
 
 
 class AsyncSessionsWithRawResponse:
-    """The methods of `AsyncSessions`, returning an `APIResponse`: `client.sessions.with_raw_response`.
+    """The methods of `AsyncSessions`, each returning an `APIResponse`.
+
+    They are `client.sessions.with_raw_response`.
 
     Attributes:
         create: As `AsyncSessions.create`.

@@ -1,4 +1,4 @@
-"""ChatKit: the blocking client. It runs the coroutines of AsyncChatKit on an anyio portal's loop."""
+"""ChatKit: the blocking client, which runs AsyncChatKit's coroutines on a loop of its own."""
 
 import ssl as tls
 import time
@@ -20,6 +20,7 @@ from chatkit_async.bulk import (
     CancelRowT,
     CreateRowT,
     Outcome,
+    RowT,
 )
 from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit
 from chatkit_async.errors import ClientClosedError
@@ -49,7 +50,6 @@ __all__ = ["BlockingBulkRun", "ChatKit", "Sessions", "SessionsWithRawResponse"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-RowT = TypeVar("RowT")
 
 READING = 0.01
 """Seconds that rows are read for at a time: a slow input is not to hold its first rows back."""
@@ -325,8 +325,8 @@ class Sessions:
 
         Args:
             rows: An iterable, or an asynchronous one, of `SessionCreateParams`, mappings with the
-                keys of `create`'s arguments, or bare user ids. It is read in this thread, a
-                few rows at a time, at most twice `concurrency` ahead of the outcomes that were taken.
+                keys of `create`'s arguments, or bare user ids. It is read in this thread, a few
+                rows at a time, at most twice `concurrency` ahead of the outcomes that were taken.
                 A row that cannot be right is `rejected`; the run goes on.
             concurrency: How many rows are under way at a time, at least 1, at most the client's
                 `max_connections`.
@@ -546,7 +546,9 @@ class BlockingBulkRun(Generic[RowT]):
 
 
 class SessionsWithRawResponse:
-    """The methods of `Sessions`, returning an `APIResponse`: `client.sessions.with_raw_response`.
+    """The methods of `Sessions`, each returning an `APIResponse`.
+
+    They are `client.sessions.with_raw_response`.
 
     Attributes:
         create: As `Sessions.create`.

@@ -76,7 +76,7 @@ def blocking(docstring):
         ("`BulkRun`", "`BlockingBulkRun`"),
         (
             "in the event loop, one\n        row at a time",
-            "in this thread, a\n        few rows at a time",
+            "in this thread, a few\n        rows at a time",
         ),
     ):
         docstring = docstring.replace(there, here)
