@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import attrs
 import click
 
-from chatkit_async.bulk import BulkRun
+from chatkit_async.bulk import CONCURRENCY, BulkRun
 from chatkit_async.cli._failures import AUTHENTICATION, INTERRUPTED, PARTIAL, USAGE, exit_code
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source, counted
 from chatkit_async.cli._journal import Header, Journal, lock
@@ -72,7 +72,7 @@ def _run_options(command: F) -> F:
         click.option(
             "--concurrency",
             type=click.IntRange(1, 10_000),
-            default=64,
+            default=CONCURRENCY,
             show_default=True,
             metavar="N",
             help="Requests in flight, at most.",
@@ -176,7 +176,7 @@ def create(
             defaults=fingerprint_of(defaults) if defaults else None,
         )
         context.exit(
-            _go(
+            _carry_out(
                 given,
                 header,
                 lambda sink: Job(rows, sink, "created", again=_again(given), limit=given.limit),
@@ -209,7 +209,7 @@ def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
             defaults=None,
         )
         context.exit(
-            _go(
+            _carry_out(
                 given,
                 header,
                 lambda sink: Job(rows, sink, "cancelled", again=_again(given), limit=given.limit),
@@ -268,7 +268,7 @@ def _refuse_if_locked(file: BinaryIO, source: Path) -> None:
 def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: int | None) -> int:
     """Say what is wrong with any row; returns the exit code."""
     number = wrong = 0
-    with _once():
+    with _each_warning_once():
         for row in islice(source.all(), limit):
             number += 1
             problems = dict(row.problems)
@@ -281,15 +281,15 @@ def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: 
     return USAGE if wrong else 0
 
 
-def _go(
+def _carry_out(
     given: Options,
     header: Header,
     make_job: Callable[[Sink], Job[V]],
     start: Callable[[AsyncChatKit, AsyncIterator[V]], BulkRun[Any]],
 ) -> int:
-    """Do a run; returns the exit code."""
+    """Carry out a run; returns the exit code."""
     with ExitStack() as stack:
-        stack.enter_context(_once())
+        stack.enter_context(_each_warning_once())
         # First, as it refuses what cannot be right: then there is no journal of a run that never was.
         client = AsyncChatKit(
             timeout=given.timeout, max_connections=max(MAX_CONNECTIONS, given.concurrency)
@@ -344,8 +344,8 @@ def _exit_code(job: Job[V]) -> int:
 
 
 @contextmanager
-def _once() -> Generator[None]:
-    """Show each warning once, not for each row."""
+def _each_warning_once() -> Generator[None]:
+    """Show a warning once, and not again for every row."""
     shown: set[str] = set()
     with warnings.catch_warnings():
         show = warnings.showwarning

@@ -220,7 +220,7 @@ class Journal:
         self._append(_line(outcome_record(row, outcome, show_secret=self._show_secret)))
 
     def sync(self) -> None:
-        """Bring to the disk what was written, in whatever thread; a failure is told by the next record."""
+        """Bring to the disk what was written, in any thread; the next record tells of a failure."""
         with self._syncing:
             if self._descriptor < 0:
                 return

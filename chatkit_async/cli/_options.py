@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from chatkit_async.cli._output import note, without_secrets
+from chatkit_async.options import TIMEOUT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,7 +67,7 @@ def timeout_option(command: F) -> F:
     return click.option(
         "--timeout",
         type=float,
-        default=60.0,
+        default=TIMEOUT,
         show_default=True,
         metavar="SECONDS",
         help="Limit of each call, every attempt and wait included.",

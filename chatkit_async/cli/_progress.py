@@ -1,4 +1,4 @@
-"""How a bulk run goes, on stderr: a line that is redrawn on a terminal, now and then one elsewhere."""
+"""How a bulk run goes, on stderr: on a terminal a line that is redrawn, elsewhere one now and then."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""Rows of a bulk run: CSV, JSON lines or ids, read as they come, each with its line and its problems.
+"""Rows of a bulk run, from CSV, JSON lines or ids, each with its line and its problems.
 
 Sans-IO: bytes go in, in pieces of any size, and rows come out. `read` brings the bytes.
 """
@@ -437,7 +437,7 @@ def problems_of_create(values: Values) -> tuple[Problem, ...]:
 
 
 class IdDecoder:
-    """Ids of sessions: one on each line, or in JSON, or in the journal of a run that created them."""
+    """Ids of sessions: bare or in JSON, one to a line, or the journal of a run that created them."""
 
     def take(self, line: bytes, number: int) -> Decoded[str] | None:
         """Take the next line."""
