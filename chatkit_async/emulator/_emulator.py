@@ -261,18 +261,19 @@ class Emulator:
     ) -> Fault:
         """Let requests fail: the next, every n-th, those of a user. Can be called from any thread.
 
-        Faults are tried in the order they were added; a request meets one at most. A fault that replaces the
-        reply (`drop`, `body`, a `status` of 300 or more) keeps the request from having any effect
-        unless `after` is true; any other only changes how the service's own reply arrives.
-        A request that has a header such as `X-Emulator-Fault: status=503; retry-after=1` meets
-        that fault, and none of these.
+        Faults are tried in the order they were added; a request meets one at most. A fault that
+        replaces the reply (`drop`, `body`, a `status` of 300 or more) keeps the request from having
+        any effect unless `after` is true; any other only changes how the service's own reply
+        arrives. A request that has a header such as `X-Emulator-Fault: status=503; retry-after=1`
+        meets that fault, and none of these.
 
         Args:
             operation: `create` or `cancel`; None for any request.
             path: Only requests of this path, such as `/v1/chatkit/sessions/*/cancel`, where `*`
                 stands for anything.
             user: Only requests to create a session for this user, or to cancel one of theirs.
-            with_body: Only requests whose body has these values, by path: `{"workflow.id": "wf_1"}`.
+            with_body: Only requests whose body has these values, by path, such as
+                `{"workflow.id": "wf_1"}`.
             with_headers: Only requests that have these headers.
             times: How many requests meet this fault; None for all, until it is cleared.
             every: Of the requests it is for, which ones meet it: every third for 3, beginning with
