@@ -61,7 +61,7 @@ def skip(index, item):
     return index, "skipped"
 
 
-def fan_out(items, work=None, **options):
+def fan_out(items, work=None, skip=skip, **options):
     options = {"concurrency": 3} | options
     return Fanout(work or Work(), skip, items, now=now, **options)
 
@@ -443,11 +443,12 @@ async def test_stopping_finishes_what_is_under_way_and_reads_no_more(ordered):
 
     fanout.stop()
     fanout.stop()
+    assert fanout.ended_at is None
     results = await taken(fanout)
 
     assert sorted(results) == [(each, "done") for each in range(6)]
     assert fanout.read == 6
-    assert now() == 4
+    assert now() == fanout.ended_at == 4
 
 
 @on_virtual_time
@@ -462,17 +463,41 @@ async def test_stopping_does_not_wait_for_items_that_do_not_come():
     assert now() == 1
 
 
+@pytest.mark.parametrize("ordered", [False, True])
 @on_virtual_time
-async def test_an_item_that_the_items_stopped_at_is_skipped():
+async def test_an_item_that_the_items_stopped_at_is_skipped(ordered):
     def items():
         yield "first"
         fanout.stop()
         yield "second"
 
-    fanout = fan_out(items())
+    fanout = fan_out(items(), skip=lambda index, item: (index, f"skipped {item}"), ordered=ordered)
     fanout.start()
 
-    assert sorted(await taken(fanout)) == [(0, "done"), (1, "skipped")]
+    assert sorted(await taken(fanout)) == [(0, "done"), (1, "skipped second")]
+
+
+@on_virtual_time
+async def test_of_what_it_is_stopped_for_the_first_is_raised():
+    fanout = fan_out(range(1000))
+    fanout.start()
+
+    fanout.stop(ReadError())
+    fanout.stop(OSError())
+
+    with pytest.raises(ReadError):
+        await taken(fanout)
+
+
+@on_virtual_time
+async def test_what_it_is_stopped_for_after_its_end_is_not_raised():
+    fanout = fan_out([])
+    fanout.start()
+    await taken(fanout)
+
+    fanout.stop(ReadError())
+
+    assert not await fanout.ready()
 
 
 @on_virtual_time
@@ -507,9 +532,11 @@ async def test_closing_twice_or_at_the_end_or_before_the_start_does_nothing():
     await fanout.close()
     await fanout.close()
     unstarted = fan_out(range(3))
+    assert not unstarted.is_started
     await unstarted.close()
 
     assert await taken(unstarted) == []
+    assert unstarted.is_started  # it cannot be any more
 
 
 @on_virtual_time
