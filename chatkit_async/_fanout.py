@@ -178,7 +178,7 @@ class Fanout(Generic[T, R]):
         self._read = 0
         self._taken = 0
         self._early: dict[int, R] = {}  # in order: results whose turn has not come
-        self._following = 0  # in order: whose turn it is
+        self._next_index = 0  # in order: whose turn it is
         self._results: deque[R] = deque()
         self._news = asyncio.Event()
 
@@ -224,7 +224,7 @@ class Fanout(Generic[T, R]):
         for _ in range(self._concurrency):
             worker = asyncio.create_task(self._worker())
             self._workers[worker] = None
-            worker.add_done_callback(self._left)
+            worker.add_done_callback(self._worker_ended)
 
     async def ready(self) -> bool:
         """Wait for results; False: all of them were taken.
@@ -314,7 +314,7 @@ class Fanout(Generic[T, R]):
             while True:
                 self._idle[worker] = None
                 async with self._reading:
-                    found = await self._next(worker)
+                    found = await self._read_next(worker)
                 del self._idle[worker]
                 if found is None:
                     return
@@ -325,7 +325,7 @@ class Fanout(Generic[T, R]):
         except BaseException as error:  # noqa: BLE001 - raised to the consumer
             self.stop(error)
 
-    async def _next(self, worker: "asyncio.Task[None]") -> tuple[int, T] | None:
+    async def _read_next(self, worker: "asyncio.Task[None]") -> tuple[int, T] | None:
         """Read an item when there is room for its result and its start is due; None: no more."""
         while self._read - self._taken >= self.window and not self._stopped:
             self._room.clear()
@@ -366,9 +366,9 @@ class Fanout(Generic[T, R]):
             self._results.append(result)
         else:
             self._early[index] = result
-            while self._following in self._early:
-                self._results.append(self._early.pop(self._following))
-                self._following += 1
+            while self._next_index in self._early:
+                self._results.append(self._early.pop(self._next_index))
+                self._next_index += 1
         self._news.set()
 
     def _refuse(self, item: T) -> None:
@@ -378,7 +378,7 @@ class Fanout(Generic[T, R]):
 
     # The end
 
-    def _left(self, worker: asyncio.Task[None]) -> None:
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.pop(worker)
         self._idle.pop(worker, None)
         if worker.cancelling() and not self._stopped:  # by somebody else, who ends the loop, say

@@ -352,7 +352,7 @@ def _is_stale(error: Exception) -> bool:
         return False
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
         return False  # the message is the part of an answer that was read
-    return _told_apart(error)[0] in {"disconnected", "reset"}
+    return _diagnosis(error)[0] in {"disconnected", "reset"}
 
 
 # Replies ------------------------------------------------------------------------------------------
@@ -409,7 +409,7 @@ _UNCONNECTED = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
 def _failure(error: Exception, url: URL) -> APIConnectionError:
     """Say in the terms of `errors` what aiohttp or the operating system said."""
     host = f"{url.host}:{url.port}"
-    kind, said = _told_apart(error)
+    kind, said = _diagnosis(error)
     message = said.format(host=host)
     cause = _cause(error)
     if kind == "timeout":
@@ -436,7 +436,8 @@ def _cause(error: Exception) -> str:
     return f"{name}: {said}"
 
 
-def _told_apart(error: Exception) -> tuple[ConnectionErrorKind, str]:
+def _diagnosis(error: Exception) -> tuple[ConnectionErrorKind, str]:
+    """What kind of failure it was, and a sentence for it, which leaves the host open."""
     match error:
         case TimeoutError():
             return "timeout", "no connection to {host} within connect_timeout"

@@ -124,7 +124,10 @@ class BulkSummary:
 
 
 CONCURRENCY = 64
+"""Rows under way at a time, by default."""
+
 MAX_WAIT = 300.0
+"""Seconds that a row waits at the rate gate without progress of its run, by default."""
 
 # What a run and its client tell each other --------------------------------------------------------
 
@@ -230,7 +233,7 @@ _UPSTREAM_LOST = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 """A gateway's own replies, when the API's did not come: nobody knows what it did."""
 
 
-class Sender(Protocol):
+class RowCaller(Protocol):
     """Makes the call of a row."""
 
     async def __call__(
@@ -243,13 +246,13 @@ class BulkClient:
     """What a run needs of a client.
 
     Attributes:
-        send: Makes the call of a row.
+        call: Makes the call of a row.
         capacity: Connections that may be open at a time.
         now: The client's clock.
         sleep: Waits, by that clock.
     """
 
-    send: Sender
+    call: RowCaller
     capacity: int
     now: Callable[[], float]
     sleep: Callable[[float], Awaitable[object]]
@@ -423,7 +426,7 @@ class BulkRun(Generic[RowT]):
         started = self._client.now()
         error: ChatKitError | None = None
         try:
-            await self._client.send(self._build(row), self._options, state)
+            await self._client.call(self._build(row), self._options, state)
         except ChatKitError as failure:
             error = failure
         except RunEndedError:

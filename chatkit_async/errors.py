@@ -28,7 +28,7 @@ layer raised is kept as text in `APIError.cause`, never as an exception with its
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 __all__ = [
     "APIConnectionError",
@@ -53,7 +53,7 @@ __all__ = [
     "UnprocessableEntityError",
 ]
 
-ConnectionErrorKind = Literal[
+ConnectionErrorKind: TypeAlias = Literal[
     "dns",
     "refused",
     "unreachable",
@@ -66,11 +66,11 @@ ConnectionErrorKind = Literal[
     "timeout",
     "other",
 ]
-TimeoutLimit = Literal["timeout", "attempt_timeout", "connect_timeout"]
-ResponseErrorKind = Literal[
+TimeoutLimit: TypeAlias = Literal["timeout", "attempt_timeout", "connect_timeout"]
+ResponseErrorKind: TypeAlias = Literal[
     "empty", "not_json", "not_an_object", "truncated", "too_large", "too_deep"
 ]
-Problem = tuple[str, str]
+Problem: TypeAlias = tuple[str, str]
 
 
 class ChatKitError(Exception):

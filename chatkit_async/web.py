@@ -381,7 +381,7 @@ class BlockingClientSecretEndpoint:
         shared.set_result(response)
         return response
 
-    def _create(self, request: "_Request") -> "tuple[_Issued | None, ClientSecretResponse]":
+    def _create(self, request: "_Request") -> "tuple[_IssuedSecret | None, ClientSecretResponse]":
         try:
             reply = self._client.sessions.with_raw_response.create(
                 **request.arguments(), **self._options
@@ -391,7 +391,7 @@ class BlockingClientSecretEndpoint:
             return None, self._core.refuse(error)
         return issued, issued.response
 
-    def _finish(self, request: "_Request", issued: "_Issued | None") -> None:
+    def _finish(self, request: "_Request", issued: "_IssuedSecret | None") -> None:
         # At once: who finds no create under way finds its secret, or makes another.
         with self._core.lock:
             if issued is not None:
@@ -477,7 +477,7 @@ class _Request:
 
 
 @attrs.frozen(kw_only=True)
-class _Issued:
+class _IssuedSecret:
     """A secret that was issued: since when it is known, and for how many seconds it is good."""
 
     response: ClientSecretResponse
@@ -537,7 +537,7 @@ class _EndpointCore:
         self._min_ttl = min_ttl
         self._max_secrets = max_secrets
         self._on_error = on_error
-        self._issued: dict[bytes, _Issued] = {}  # in the order of their coming
+        self._issued: dict[bytes, _IssuedSecret] = {}  # in the order of their coming
 
     def after_fork(self) -> None:
         """In a forked child, wait for no thread of the parent: none of them runs here."""
@@ -573,7 +573,7 @@ class _EndpointCore:
             del self._issued[request.key]  # for everybody
             return None
 
-    def read(self, request: _Request, reply: APIResponse[ChatSession]) -> _Issued:
+    def read(self, request: _Request, reply: APIResponse[ChatSession]) -> _IssuedSecret:
         """Make a response of the API's reply.
 
         Raises:
@@ -591,14 +591,14 @@ class _EndpointCore:
             date = _protocol.http_date(reply.headers.get("Date"))
             then = now.wall if date is None else date.timestamp()
             lifetime = max(min(expires_at, then + request.lifetime), then) - then
-        return _Issued(
+        return _IssuedSecret(
             response=_response(200, {"client_secret": secret, "expires_at": expires_at}),
             secret=secret,
             since=now,
             lifetime=lifetime,
         )
 
-    def keep(self, request: _Request, issued: _Issued) -> None:
+    def keep(self, request: _Request, issued: _IssuedSecret) -> None:
         """Keep what can be handed out again, and drop what cannot any more."""
         with self.lock:
             self._issued[request.key] = issued
@@ -617,7 +617,7 @@ class _EndpointCore:
             self._on_error(error)
         return _refusal(code, getattr(error, "retry_after", None))
 
-    def _is_good(self, issued: _Issued) -> bool:
+    def _is_good(self, issued: _IssuedSecret) -> bool:
         """Whether it lives long enough to be handed out again."""
         return issued.lifetime - issued.since.until(self.now()) >= self._min_ttl
 
