@@ -492,9 +492,11 @@ class BulkRun(Generic[RowT]):
     # The end of a run
 
     def _hits_every_row(self, error: ChatKitError, started: float) -> bool:
+        """Whether a row's failure is none of the row's: any other would fail in the same way."""
         if is_no_connection(error):
             return self._last_reply < started
-        return self._patience.ran_out or hits_every_row(error)
+        out_of_quota = isinstance(error, RateLimitError) and is_out_of_quota(error)
+        return self._patience.ran_out or out_of_quota or isinstance(error, _NO_ROWS_FAULT)
 
     def _stop_by(self, error: ChatKitError) -> None:
         if self._stopped_by is None:
@@ -507,18 +509,12 @@ class BulkRun(Generic[RowT]):
         self._patience.end()
 
 
-def hits_every_row(error: ChatKitError) -> bool:
-    """Whether a row's failure is none of the row's: any other would fail in the same way."""
-    match error:
-        case AuthenticationError() | PermissionDeniedError():
-            return True
-        case RateLimitError():
-            return is_out_of_quota(error)
-        case ConfigurationError() | ClientClosedError():
-            return True
-        case _:
-            return False
-
+_NO_ROWS_FAULT = (
+    AuthenticationError,
+    PermissionDeniedError,
+    ConfigurationError,
+    ClientClosedError,
+)
 
 # From rows to calls -------------------------------------------------------------------------------
 
