@@ -334,6 +334,10 @@ def test_a_2xx_without_a_json_object_is_an_error_that_says_why(content, kind):
     assert "lapses by itself" in error.message
 
 
+def test_of_a_cancellation_it_is_said_that_the_session_may_be_cancelled():
+    assert failure(b"", call=CANCEL).message.endswith("may be cancelled all the same")
+
+
 @pytest.mark.parametrize("flaw", ["truncated", "too_large"])
 def test_a_body_that_is_not_whole_is_not_read(flaw):
     assert failure(FITTING, flaw=flaw).kind == flaw
