@@ -759,15 +759,28 @@ async def test_https_goes_through_a_proxys_tunnel(transport, tls, trusting):
     assert "proxy-authorization" not in request.headers
 
 
-async def test_plain_http_is_handed_to_the_proxy_with_its_login(transport):
+@pytest.mark.parametrize(
+    ("login", "basic"), [("user:p%40ss@", BASIC), ("user@", "Basic dXNlcjo=")], ids=["both", "user"]
+)
+async def test_plain_http_is_handed_to_the_proxy_with_its_login(transport, login, basic):
     async with serve(replying(http())) as proxy:
-        reply = await send(transport, URL("http://api.example/v1/x"), link=proxied(LINK, proxy))
+        link = proxied(LINK, proxy, login)
+        reply = await send(transport, URL("http://api.example/v1/x"), link=link)
 
     assert reply.status == 200
     [request] = proxy.requests
     assert request.line == "POST http://api.example/v1/x HTTP/1.1"
-    assert request.headers["proxy-authorization"] == BASIC
+    assert request.headers["proxy-authorization"] == basic
     assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_redirect_that_comes_through_a_proxy_is_not_followed(transport):
+    redirect = http(b"", "302 Found", Location="http://elsewhere.example/")
+    async with serve(replying(redirect)) as proxy:
+        reply = await send(transport, URL("http://api.example/v1/x"), link=proxied(LINK, proxy))
+
+    assert reply.status == 302
+    assert len(proxy.requests) == 1
 
 
 async def test_a_proxy_without_a_login_gets_none(transport):
@@ -1066,6 +1079,19 @@ async def test_a_forked_child_opens_sessions_of_its_own(transport):
     assert not transport.is_open
     assert await use(transport) is not parents
     await lifetime.aclose()
+
+
+async def test_a_childs_child_leaves_alone_what_both_inherited(transport):
+    session = await use(transport)
+
+    transport.after_fork()
+    transport.after_fork()
+    gc.collect()
+    for _ in range(10):  # what a finalizer would have the loop do
+        await asyncio.sleep(0)
+
+    assert not session.closed
+    await session.close()
 
 
 async def test_a_parents_connections_count_as_closed_in_a_child(transport, monkeypatch):
