@@ -99,7 +99,7 @@ class Printed:
 
 
 class Source(Generic[V]):
-    """The rows of the input, and how much of it was read."""
+    """The rows of the input, and how much of it they were so far."""
 
     def __init__(self, decoder: Decoder[V], stream: Stream, status: os.stat_result | None) -> None:
         self.rows = Rows(decoder)
@@ -109,7 +109,7 @@ class Source(Generic[V]):
 
     @property
     def share(self) -> float | None:
-        """How much of it was read, 0 to 1; None: there is no telling."""
+        """How much of it became rows, 0 to 1; None: there is no telling."""
         return min(1.0, self.rows.read / self._size) if self._size else None
 
     def all(self) -> Iterator[Row[V]]:

@@ -31,7 +31,7 @@ class Progress:
         skipped: How many rows were left as they are.
 
     Args:
-        share: How much of the input was read, 0 to 1; None: there is no telling.
+        share: How much of the input is under way or done, 0 to 1; None: there is no telling.
         under_way: How many rows are in flight, and how many of them wait for the rate gate.
         clock: Seconds.
     """

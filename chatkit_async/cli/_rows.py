@@ -6,6 +6,7 @@ Sans-IO: bytes go in, in pieces of any size, and rows come out. `read` brings th
 import asyncio
 import csv
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -85,7 +86,7 @@ class Rows(Generic[V]):
     """Turns the bytes of an input into rows, as they come.
 
     Attributes:
-        read: How many bytes were taken.
+        read: How many bytes of the input became rows.
         index: How many rows were given.
     """
 
@@ -98,9 +99,9 @@ class Rows(Generic[V]):
 
     def feed(self, data: bytes) -> Iterator[Row[V]]:
         """Take the next bytes; yields the rows that end in them."""
-        self.read += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
+            self.read += len(line) + 1
             yield from self._taken(line)
 
     def end(self) -> Iterator[Row[V]]:
@@ -110,6 +111,7 @@ class Rows(Generic[V]):
             InputError: the input ends within a row.
         """
         rest, self._rest = self._rest, b""
+        self.read += len(rest)
         yield from self._taken(rest)
         self._decoder.end()
 
@@ -436,16 +438,28 @@ def problems_of_create(values: Values) -> tuple[Problem, ...]:
 # Ids of sessions ----------------------------------------------------------------------------------
 
 
+_IN_NO_ID = re.compile(r"[,;/\s]")
+_NOT_FOR_CANCEL = "is this the input of `bulk create`? Give the output file of that run instead"
+
+
 class IdDecoder:
     """Ids of sessions: bare or in JSON, one to a line, or the journal of a run that created them."""
 
     def take(self, line: bytes, number: int) -> Decoded[str] | None:
-        """Take the next line."""
+        """Take the next line.
+
+        Raises:
+            InputError: the first line names columns, as that of `bulk create`'s input does.
+        """
         text = line.decode("utf-8", "replace").strip()
         if not text:
             return None
+        if number == 1 and _names_columns(text):
+            raise InputError(f"line 1 names columns: {_NOT_FOR_CANCEL}")
         if text[0] not in '{"':
-            return Decoded(number, text, fingerprint_of(text))
+            wrong = _IN_NO_ID.search(text) is not None
+            problems = (("id", f"is no session id: {_NOT_FOR_CANCEL}"),) if wrong else ()
+            return Decoded(number, text, fingerprint_of(text), problems)
         try:
             value: object = json.loads(text)
         except (ValueError, RecursionError):  # such as the torn end of a journal
@@ -470,6 +484,11 @@ class IdDecoder:
             return Decoded(number, session_id, fingerprint_of(session_id))
         problem = ("id", "is missing: there is nothing to cancel by")
         return Decoded(number, "", fingerprint_of(None), (problem,))
+
+
+def _names_columns(text: str) -> bool:
+    names = re.split("[,;\t]", text.replace('"', ""))
+    return all(_column(name.strip())[2] is None for name in names)
 
 
 def problems_of_cancel(session_id: str) -> tuple[Problem, ...]:

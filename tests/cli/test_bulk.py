@@ -476,6 +476,15 @@ def test_cancel_takes_ids_from_stdin_and_keeps_a_journal_if_asked(invoke, emulat
     assert "ek_" not in (folder / "cancelled.jsonl").read_text()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_the_input_of_create_is_not_cancelled(invoke, emulator, folder, arguments):
+    (folder / "users.csv").write_text("user\nada\nbob\n")
+    result = invoke("bulk", "cancel", "users.csv", *arguments)
+    assert result.exit_code == 1
+    assert "Give the output file of that run instead" in result.stderr
+    assert emulator.requests.total == 0
+
+
 def test_a_journal_of_one_command_is_none_of_the_other(invoke, emulator, rows):
     create(invoke, rows(1))
     result = invoke("bulk", "cancel", "out.jsonl", "-o", "out.jsonl", "--resume")

@@ -427,6 +427,21 @@ def test_ids_stand_alone_or_in_json():
     assert problems(rows) == []
 
 
+@pytest.mark.parametrize("line", ["a,b", "a;b", "a b", "a\tb", "sessions/a"])
+def test_what_cannot_be_an_id_is_a_problem(line):
+    rows = rows_of(IdDecoder(), f"cksess_1\n{line}\n")
+    said = "is this the input of `bulk create`? Give the output file of that run instead"
+    assert problems(rows) == [(2, "id", f"is no session id: {said}")]
+
+
+@pytest.mark.parametrize(
+    "header", ["user", "user,workflow", '"user";"state_variables.plan"', "\ufeffuser\tworkflow.id"]
+)
+def test_the_input_of_create_holds_no_ids(header):
+    with pytest.raises(InputError, match="line 1 names columns: is this the input of `bulk cr"):
+        rows_of(IdDecoder(), f"{header}\nada\n")
+
+
 def test_of_a_journal_what_was_created_is_taken():
     records = [
         {"record": "header", "format": 1},
@@ -453,6 +468,12 @@ def test_a_line_that_is_neither_json_nor_an_id_is_a_problem(line):
 
 
 # Reading
+
+
+def test_what_was_read_is_what_became_rows():
+    rows = Rows(JsonDecoder({}))
+    assert [rows.read for _ in rows.feed(b'"ada"\n\n"bob"\n"cid"')] == [6, 13]
+    assert [rows.read for _ in rows.end()] == [18]
 
 
 class Broken:
