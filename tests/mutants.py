@@ -14,6 +14,8 @@ from pathlib import Path
 
 LISTED = Path(__file__).with_name("mutants.txt")
 WANTED = 0.9
+PATIENCE = 120.0
+"""Seconds for a module's tests, which take a few. A mutant that makes them endless is noticed."""
 
 # What mutmut says of those that it could not see killed, and of those that it may only have been
 # too impatient with: what opens sockets and threads is not at its best in a forked process.
@@ -109,14 +111,17 @@ def survives_alone(name: str) -> bool:
     """
     tests = sorted(Path("mutants", "tests").glob(f"test{module_of(name)}*.py"))
     command = ["pytest", "-x", "-q", "-p", "no:randomly", *(f"tests/{each.name}" for each in tests)]
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd="mutants",
-        env=os.environ | {"MUTANT_UNDER_TEST": name},
-        capture_output=True,
-        check=False,
-        timeout=600,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd="mutants",
+            env=os.environ | {"MUTANT_UNDER_TEST": name},
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0
 
 
