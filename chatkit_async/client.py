@@ -427,8 +427,8 @@ class AsyncChatKit:
         whole = time_left is not None and (attempt_timeout is None or time_left < attempt_timeout)
         transport = self._transport
         keys: list[Secret] = []
-        timer = asyncio.timeout(time_left if whole else attempt_timeout)
-        transport.timers[timer] = asyncio.get_running_loop()
+        timers = transport.timers()
+        timer = timers.start(time_left if whole else attempt_timeout)
         try:
             async with timer:
                 reply = await self._exchange(call, keys, tally)
@@ -441,7 +441,7 @@ class AsyncChatKit:
         else:
             return _protocol.read(call, reply, keys), reply
         finally:
-            del transport.timers[timer]
+            timers.stop(timer)
         if transport.closed:
             raise ClientClosedError
         if failure.cause is not None:
@@ -578,8 +578,8 @@ class AsyncChatKit:
             ClientClosedError: the client was closed meanwhile.
         """
         # Closed already: then nothing else would end this wait early.
-        timer = asyncio.timeout(0 if self._transport.closed else limit)
-        self._transport.timers[timer] = asyncio.get_running_loop()
+        timers = self._transport.timers()
+        timer = timers.start(0 if self._transport.closed else limit)
         if patience is not None:
             patience.timers[timer] = None
         try:
@@ -589,7 +589,7 @@ class AsyncChatKit:
             if not timer.expired():
                 raise
         finally:
-            del self._transport.timers[timer]
+            timers.stop(timer)
             if patience is not None:
                 del patience.timers[timer]
         if self._transport.closed:

@@ -1252,7 +1252,7 @@ async def test_a_cancelled_call_gives_its_connection_back(connect):
         [(session, _)] = client._transport._opened.values()
         assert not session.connector._acquired
         await server.until(lambda: not server.open)
-        assert client._transport.timers == {}
+        assert not client._transport.timers()
         assert (await client.sessions.create(**WANTED)).id == SESSION["id"]
 
 

@@ -21,6 +21,7 @@ import aiohttp
 import attrs
 import pytest
 import trustme
+import virtual
 from aioresponses import aioresponses
 from servers import BODY, CLOSE, HANG, RESET, http, replying, serve
 from yarl import URL
@@ -32,7 +33,14 @@ from chatkit_async import (
     ClientClosedError,
     Secret,
 )
-from chatkit_async._transport import MAX_REPLY, Link, Tally, Transport, is_no_connection
+from chatkit_async._transport import (
+    MAX_REPLY,
+    Link,
+    Tally,
+    Timers,
+    Transport,
+    is_no_connection,
+)
 from chatkit_async.errors import ConnectionErrorKind
 
 KEY = "sk-" + "0123456789abcdef" * 2
@@ -119,11 +127,12 @@ async def test_a_redirect_is_not_followed(transport, status):
 
 
 async def test_cookies_are_neither_kept_nor_sent(transport):
-    async with serve(replying(http(Set_Cookie="a=b; Path=/"))) as server:
-        await send(transport, server)
-        await send(transport, server)
+    # From a host with a name: aiohttp keeps those of an IP address in no case.
+    async with serve(replying(http(Set_Cookie="a=b; Path=/"))) as proxy:
+        for _ in range(2):
+            await send(transport, URL("http://api.example/v1/x"), link=proxied(LINK, proxy))
 
-    assert ["cookie" in request.headers for request in server.requests] == [False, False]
+    assert ["cookie" in request.headers for request in proxy.requests] == [False, False]
 
 
 async def test_a_reply_is_read_that_was_compressed_unasked(transport):
@@ -791,6 +800,17 @@ async def test_a_proxy_without_a_login_gets_none(transport):
     assert "proxy-authorization" not in proxy.requests[0].headers
 
 
+async def test_the_environments_proxies_are_not_looked_up_here(transport, monkeypatch):
+    async with serve(replying(http())) as server, serve(replying(http())) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        for name in "no_proxy", "NO_PROXY":
+            monkeypatch.delenv(name, raising=False)
+        await send(transport, server)
+
+    assert len(server.requests) == 1
+    assert proxy.requests == []
+
+
 async def test_a_proxy_that_refuses_is_named(transport, trusting):
     refusal = http(b"", "407 Proxy Authentication Required")
     async with serve(replying(refusal)) as proxy:
@@ -912,6 +932,7 @@ async def test_closing_twice_is_closing_once(transport):
 
     assert session.closed
     assert not transport.is_open
+    assert not transport._opened  # nothing is left for the loop's end
 
 
 async def test_closing_while_a_stale_connection_is_being_replaced(transport):
@@ -937,8 +958,7 @@ async def test_closing_ends_what_its_timers_bound(transport):
     entered = asyncio.Event()
 
     async def bound():
-        async with asyncio.timeout(None) as timer:
-            transport.timers[timer] = asyncio.get_running_loop()
+        async with transport.timers().start(None):
             entered.set()
             await asyncio.get_running_loop().create_future()
 
@@ -954,17 +974,67 @@ async def test_closing_leaves_alone_what_has_ended_by_itself(transport):
     loop = asyncio.get_running_loop()
     complaints = []
     loop.set_exception_handler(lambda loop, context: complaints.append(context))
-    async with asyncio.timeout(None) as timer:
+    async with transport.timers().start(None):
         await asyncio.sleep(0)
-    transport.timers[timer] = loop
     gone = asyncio.new_event_loop()
+    transport._timers[gone] = Timers(gone)
+    transport._timers[gone].start(None)
     gone.close()
-    transport.timers[asyncio.timeout(None)] = gone
 
     await transport.close()
     await asyncio.sleep(0)  # what closing left for the loop to do
 
     assert complaints == []
+
+
+@pytest.mark.parametrize("limits", [(20, 1, 5), (1, 5, 20), (5, 5, 5), (20, None, 1)])
+def test_each_timer_expires_at_its_own_time(limits):
+    async def bounded(timers, seconds):
+        timer = timers.start(seconds)
+        try:
+            async with timer:
+                await asyncio.sleep(100)
+        except TimeoutError:
+            pass
+        finally:
+            timers.stop(timer)
+        return asyncio.get_running_loop().time() - started
+
+    async def main():
+        nonlocal started
+        started = asyncio.get_running_loop().time()
+        timers = Transport(max_connections=1).timers()
+        ended = await asyncio.gather(*(bounded(timers, seconds) for seconds in limits))
+        assert ended == pytest.approx([seconds or 100 for seconds in limits], abs=0.01)
+        assert not timers
+
+    started = 0.0
+    virtual.run(main())
+
+
+def test_a_timer_that_was_stopped_rings_for_nobody():
+    async def main():
+        timers = Transport(max_connections=1).timers()
+        timers.stop(timers.start(1))
+        later = timers.start(3)
+        with pytest.raises(TimeoutError):
+            async with later:
+                await asyncio.sleep(100)
+        timers.stop(later)
+        await asyncio.sleep(100)  # with nothing left, nothing rings
+
+    virtual.run(main())
+
+
+def test_timers_of_loops_that_are_closed_are_forgotten():
+    transport = Transport(max_connections=1)
+
+    async def timers():
+        assert transport.timers() is transport.timers()
+
+    for _ in range(3):
+        asyncio.run(timers())
+    assert len(transport._timers) == 1
 
 
 class Elsewhere:
@@ -983,15 +1053,17 @@ class Elsewhere:
         self.loop.close()
 
 
-def test_closing_from_another_loop_waits_for_the_loop_that_has_the_session():
+def test_closing_from_another_loop_waits_for_the_loops_that_have_sessions():
     transport = Transport(max_connections=10)
-    elsewhere = Elsewhere(transport)
-    elsewhere.thread.start()
+    others = [Elsewhere(transport) for _ in range(2)]
+    for elsewhere in others:
+        elsewhere.thread.start()
 
     asyncio.run(transport.close())
 
-    assert elsewhere.session.closed
-    elsewhere.end()
+    assert all(elsewhere.session.closed for elsewhere in others)
+    for elsewhere in others:
+        elsewhere.end()
 
 
 def test_closing_ends_what_another_loop_has_under_way_without_a_session_of_its_own():
@@ -1000,8 +1072,7 @@ def test_closing_ends_what_another_loop_has_under_way_without_a_session_of_its_o
 
     async def bound():
         try:
-            async with asyncio.timeout(None) as timer:
-                transport.timers[timer] = asyncio.get_running_loop()
+            async with transport.timers().start(None):
                 entered.set()
                 await asyncio.get_running_loop().create_future()
         except TimeoutError:

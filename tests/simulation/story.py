@@ -331,7 +331,7 @@ async def _live(world: World) -> None:
 
 def _nothing_is_open(world: World) -> None:
     client = world.client
-    hold(not client._transport.timers, "an attempt's timer is left")
+    hold(not client._transport.timers(), "an attempt's timer is left")
     hold(not client._transport.is_open, "a session is left")
     hold(not world.gate._waiting, "somebody stands at the gate")
 
