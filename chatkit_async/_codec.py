@@ -13,7 +13,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from chatkit_async import models
 from chatkit_async.errors import ParameterError, Problem
-from chatkit_async.options import PRINTABLE_BITS, described
+from chatkit_async.options import PRINTABLE_BITS, RequestOptions, described
 from chatkit_async.secret import Secret
 
 T = TypeVar("T")
@@ -396,6 +396,8 @@ def _flattened(group: BaseValidationError, path: str = "") -> Iterator[Problem]:
 
 
 def _unknown(key: str, names: list[str]) -> str:
+    if key in RequestOptions.__annotations__:
+        return f"is an option of the calls, not a field: create_many(rows, {key}=...)"
     guess = "".join(f", did you mean {name!r}?" for name in get_close_matches(key, names, 1))
     hint = "" if guess else ": what the API has gained since goes into extra_body"
     return f"is unknown{guess}{hint}"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from copy import copy
 from http import HTTPStatus
 from math import inf
 from types import TracebackType
@@ -456,7 +457,7 @@ class BulkRun(Generic[RowT]):
             kind, error = self._done, None
         elif state.lost:
             kind = "unknown"
-            error = error or self._unanswered(state, elapsed)
+            error = self._unanswered(state, elapsed) if error is None else _after_a_loss(error)
         else:
             sent = state.tally.answered or isinstance(error, ParameterError)
             kind = "rejected" if sent else "not_attempted"
@@ -507,6 +508,15 @@ class BulkRun(Generic[RowT]):
     def _end_with(self, failure: BaseException) -> None:
         self._fanout.stop(failure)
         self._patience.end()
+
+
+def _after_a_loss(error: ChatKitError) -> ChatKitError:
+    """Say of a failure to connect, which sent nothing, why its row is unknown all the same."""
+    if not isinstance(error, APIConnectionError) or not is_no_connection(error):
+        return error
+    error = copy(error)  # the run may have been stopped by it
+    error.message = f"the answer to an earlier request was lost; then {error.message}"
+    return error
 
 
 _NO_ROWS_FAULT = (
@@ -575,13 +585,18 @@ def refuse_bad_arguments(
 
     Raises:
         ParameterError: with every problem.
+        TypeError: there is an option of another name.
     """
+    for name in options:
+        if name in fields_of(SessionCreateParams):
+            hint = f"create_many takes what all rows have as defaults={{{name!r}: ...}}"
+            raise TypeError(f"unexpected keyword argument {name!r}; {hint}")
     given = described(rows)
     problems = bulk_problems(
         concurrency=concurrency, rate=rate, max_wait=max_wait, capacity=capacity
     )
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
-        problems = [("rows", f"should be an iterable of rows, is {given}"), *problems]
+        problems = [("rows", f"should be rows, such as a list of them, is {given}"), *problems]
     problems += option_problems(options)
     if problems:
         raise ParameterError(problems)

@@ -34,6 +34,11 @@ BACKOFF = 0.01
 SHOWN = 300
 """Characters of a request's body, and of a value in it, that a failed assertion shows."""
 
+NOTHING_CAME = (
+    "the emulator was asked for nothing: was the client made when its module was imported?"
+)
+"""A client that was made before the test does not know the emulator."""
+
 SHORT_FOR = {
     "workflow": "id",
     "expires_after": "seconds",
@@ -201,6 +206,8 @@ def assert_chatkit_requested(chatkit_emulator: Emulator) -> AssertChatKitRequest
         number = "at least 1" if times is None else times
         of_all = f"{number} of {len(differences)} requests"
         lines = [f"expected {of_all} to have {sought}; found {len(found)}"]
+        if not differences:
+            lines.append(f"  {NOTHING_CAME}")
         for record, different in differences.items():
             lines.append(f"  {record.number}. {record}{_shown(record.body)}")
             lines += [f"     {difference}" for difference in different]

@@ -331,6 +331,13 @@ async def test_more_at_a_time_than_connections_says_what_to_do(client):
         client.sessions.create_many([], max_retrys=3)
 
 
+async def test_a_string_or_fields_of_all_rows_say_what_to_do(client):
+    with pytest.raises(ParameterError, match=r"^rows: should be rows, such as a list of them, is"):
+        client.sessions.create_many("ada")
+    with pytest.raises(TypeError, match=r"'workflow'; .* as defaults=\{'workflow': \.\.\.\}$"):
+        client.sessions.create_many(["ada"], workflow="wf_123", user="ada")
+
+
 @pytest.mark.parametrize(
     ("defaults", "path"),
     [
@@ -398,6 +405,23 @@ async def test_an_answer_that_never_came_is_lost(emulator, fault, error, retries
         assert outcome.kind == "unknown"
         assert isinstance(outcome.error, error)
         assert outcome.attempts == len(emulator.sessions) == 1
+
+
+async def test_a_refused_connection_after_a_lost_answer_tells_of_both():
+    refused = APIConnectionError("the host refused the connection", kind="refused", attempts=2)
+
+    async def send(_call, _options, row):
+        row.tally.sent += 1
+        raise refused
+
+    run = of_stub(send, ["one"])
+    [outcome] = await run.results()
+
+    assert outcome.kind == "unknown"
+    lost = "the answer to an earlier request was lost; then the host refused the connection"
+    assert str(outcome.error).startswith(f"{lost} (2 attempts")
+    assert run.summary.stopped_by is refused
+    assert refused.message == "the host refused the connection"
 
 
 @on_virtual_time()

@@ -486,6 +486,12 @@ def test_every_problem_is_found_at_once():
     }
 
 
+@pytest.mark.parametrize("name", ["timeout", "extra_body"])
+def test_an_option_among_the_fields_says_where_it_goes(name):
+    sentence = f"is an option of the calls, not a field: create_many(rows, {name}=...)"
+    assert problems(**{name: None}) == {name: sentence}
+
+
 def test_unknown_keys_may_be_of_any_type():
     assert problems(workflow={"id": "wf", 5: 1, None: 1, SURROGATE: 1}) == {
         "workflow[5]": "is unknown: what the API has gained since goes into extra_body",

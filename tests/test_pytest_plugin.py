@@ -400,6 +400,26 @@ def test_theirs(chatkit, assert_chatkit_requested):
     result.stdout.fnmatch_lines("E*expected 0 of 1 requests to have operation='create'; found 1")
 
 
+def test_a_client_that_was_made_too_early_is_guessed_at(suite, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    result = suite("""
+early = ChatKit(max_retries=0)
+
+def test_theirs(assert_chatkit_requested):
+    with early:
+        try:
+            early.sessions.create(user="ada", workflow="wf_123")
+        except APIError:
+            pass
+    assert_chatkit_requested(user="ada")
+""")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E*at least 1 of 0 requests to have *found 0", "E*made when its module was imported[?]"]
+    )
+
+
 def test_the_marker_and_the_fixtures_are_documented(suite):
     result = suite("", "--markers")
     result.stdout.fnmatch_lines("@pytest.mark.chatkit_fault(*fault):*")
