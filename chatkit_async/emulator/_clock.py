@@ -66,14 +66,16 @@ class Clock:
             by: Seconds, or a timedelta; zero or more.
 
         Raises:
-            ValueError: It is negative or not finite. `set` goes backwards.
+            ValueError: It is negative or not finite, or ends beyond all numbers. `set` goes
+                backwards.
         """
         seconds = by.total_seconds() if isinstance(by, timedelta) else by
-        if not (math.isfinite(seconds) and seconds >= 0):
-            message = f"the clock cannot advance by {seconds!r} seconds; set() goes backwards"
-            raise ValueError(message)
         with self._lock:
-            self._move_to(self._now() + seconds)
+            to = self._now() + seconds
+            if not (math.isfinite(to) and seconds >= 0):
+                message = f"the clock cannot advance by {seconds!r} seconds; set() goes backwards"
+                raise ValueError(message)
+            self._move_to(to)
 
     def freeze(self) -> None:
         """Stand still at the present time, until `resume`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from math import isinf
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from urllib.parse import unquote
 
@@ -43,6 +44,7 @@ _Item = TypeVar("_Item")
 PREFIX: Final = "/_emulator"
 
 _SHOWN_AT_ONCE = 100
+_DIGITS = 18  # of a number in a query: more than there are of anything
 _HEADERS = {
     "Content-Type": "application/json",
     "Cache-Control": "no-store",
@@ -189,6 +191,8 @@ class Control:
         by = fields.number("advance") if "advance" in fields else 0.0
         if by < 0:
             fields.refuse("advance", "expected 0 or more; 'now' goes backwards", "invalid_value")
+        if isinf((clock.now() if now is None else now) + by):
+            fields.refuse("advance", "expected a time that numbers can tell", "invalid_value")
         refuse_unknown(fields)
         if frozen:
             clock.freeze()
@@ -279,7 +283,7 @@ def _latest(fitting: list[_Item], query: Mapping[str, str]) -> list[_Item]:
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         message = f"Invalid '{name}': expected a whole number, 0 or more."
         raise ApiError(400, message, param=name, code="invalid_value")
     return int(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from sys import float_info
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 from chatkit_async.emulator._errors import ApiError
@@ -166,7 +166,8 @@ class Fields:
         value = self.take(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.refuse_type(name, "a number", value)
-        if not math.isfinite(value):  # 1e999 is JSON, and infinite
+        # 1e999 is JSON, and infinite; an int can be larger than any float.
+        if not -float_info.max <= value <= float_info.max:
             self.refuse(name, "expected a finite number", "invalid_value")
         return value
 

@@ -114,6 +114,15 @@ def test_advance_refuses_what_is_not_forwards(clock, by):
         clock.advance(by)
 
 
+def test_advance_refuses_what_no_number_can_tell(clock):
+    clock.set(1.7e308)
+
+    with pytest.raises(ValueError, match="cannot advance by"):
+        clock.advance(1.7e308)
+
+    assert clock.now() == 1.7e308
+
+
 def test_its_repr_tells_the_time(clock):
     assert repr(clock) == "<Clock 100.000>"
     clock.freeze()
