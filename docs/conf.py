@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(['aiohttp', 'attrs?', 'yarl', *sys.stdlib_module_names])})\..*"),
     ("py:class", "Random"),  # random.Random, within a type alias
     # A base class or a type variable is shown where it is used, and has no page of its own.
-    ("py:.*", r"chatkit_async(\.\w+)*\.(_\w+|[A-Z])"),
+    ("py:.*", r"(chatkit_async(\.\w+)*\.)?(_\w+|[A-Z]|\w*RowT(_co)?)"),
 ]
 
 
