@@ -44,4 +44,8 @@ async def main(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(Path(sys.argv[1]))))
+    match sys.argv[1:]:
+        case [file]:
+            sys.exit(asyncio.run(main(Path(file))))
+        case _:
+            sys.exit("usage: python bulk_job.py USERS")

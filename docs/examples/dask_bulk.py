@@ -99,6 +99,8 @@ def main(users: list[str], journals: Path, scheduler: str | None) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in {3, 4}:
+        sys.exit("usage: python dask_bulk.py USERS JOURNALS [SCHEDULER]")
     file, folder, *scheduler = sys.argv[1:]
     names = [name for line in Path(file).read_text().splitlines() if (name := line.strip())]
     sys.exit(main(names, Path(folder), scheduler[0] if scheduler else None))

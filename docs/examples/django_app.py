@@ -6,6 +6,7 @@ and the views are needed.
 
 import atexit
 import json
+from functools import cache
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
@@ -19,14 +20,27 @@ from chatkit_async.web import BlockingClientSecretEndpoint, ClientSecretEndpoint
 if not settings.configured:
     settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="not a secret")
 
-# One client for the life of the process: OPENAI_API_KEY is read here. Connections belong to an
-# event loop and end with it, so that the async one needs no closing. A project has one of the two.
-async_client = AsyncChatKit(timeout=10)
-client_secrets = ClientSecretEndpoint(async_client, workflow="wf_123")
+# One client for the life of the process, made with the first request: OPENAI_API_KEY is read then,
+# and to import this needs none. A test calls `cache_clear`, for a client that reads it again.
+# A project has one of the two clients.
 
-client = ChatKit(timeout=10)
-atexit.register(client.close)
-blocking_client_secrets = BlockingClientSecretEndpoint(client, workflow="wf_123")
+
+@cache
+def client_secrets() -> ClientSecretEndpoint:
+    # Connections belong to an event loop and end with it: the client needs no closing.
+    return ClientSecretEndpoint(AsyncChatKit(timeout=10), workflow="wf_123")
+
+
+@cache
+def blocking_client() -> ChatKit:
+    client = ChatKit(timeout=10)
+    atexit.register(client.close)
+    return client
+
+
+@cache
+def blocking_client_secrets() -> BlockingClientSecretEndpoint:
+    return BlockingClientSecretEndpoint(blocking_client(), workflow="wf_123")
 
 
 def signed_in_user(request: HttpRequest) -> str | None:
@@ -47,7 +61,7 @@ async def client_secret(request: HttpRequest) -> HttpResponse:
         current = current_secret(request)
     except (ValueError, AttributeError):
         return HttpResponseBadRequest("the body should be a JSON object")
-    answer = await client_secrets.handle(user=signed_in_user(request), current_secret=current)
+    answer = await client_secrets().handle(user=signed_in_user(request), current_secret=current)
     return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
 
 
@@ -57,7 +71,8 @@ def blocking_client_secret(request: HttpRequest) -> HttpResponse:
         current = current_secret(request)
     except (ValueError, AttributeError):
         return HttpResponseBadRequest("the body should be a JSON object")
-    answer = blocking_client_secrets.handle(user=signed_in_user(request), current_secret=current)
+    endpoint = blocking_client_secrets()
+    answer = endpoint.handle(user=signed_in_user(request), current_secret=current)
     return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
 
 

@@ -22,4 +22,8 @@ def main(user: str, workflow: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    match sys.argv[1:]:
+        case [user, workflow]:
+            sys.exit(main(user, workflow))
+        case _:
+            sys.exit("usage: python script.py USER WORKFLOW")

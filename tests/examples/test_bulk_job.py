@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+
+import pytest
 
 
 def run(load, tmp_path, users):
@@ -33,3 +37,17 @@ def test_what_would_hit_every_user_ends_it(load, emulator, tmp_path, capsys):
     emulator.fail(status=401)
     assert run(load, tmp_path, ["ada"]) == 1
     assert "stopped: the API replied 401" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["bulk_job", "dask_bulk"])
+def test_without_arguments_it_says_which(examples, name):
+    done = subprocess.run(
+        [sys.executable, examples / f"{name}.py"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr.startswith(f"usage: python {name}.py USERS")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1

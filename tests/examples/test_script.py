@@ -32,6 +32,12 @@ def test_it_shows_a_session_and_cancels_it(run, emulator):
     assert [session.status for session in emulator.sessions.values()] == ["cancelled"]
 
 
+def test_without_arguments_it_says_which(run):
+    done = run()
+    assert done.stderr == "usage: python script.py USER WORKFLOW\n"
+    assert done.returncode == 1
+
+
 def test_what_fails_is_one_line_on_stderr(run, emulator):
     emulator.fail(status=403)
     done = run("ada", "wf_123")

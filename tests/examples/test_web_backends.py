@@ -58,44 +58,46 @@ def aiohttp(load):
         runner.run(client.close())
 
 
-@contextmanager
-def django(load, path):
+def load_django(load):
     from django.urls import clear_url_caches
 
     module = load("django_app")
     clear_url_caches()  # another test's views
-    yield module, f"/{path}"
-    module.client.close()
+    return module
 
 
 @contextmanager
 def django_async(load):
     from django.test import AsyncClient
 
-    with django(load, "chatkit/secret") as (module, path), asyncio.Runner() as runner:
+    load_django(load)
+    with asyncio.Runner() as runner:
 
         def post(body, headers):
             reply = runner.run(
-                AsyncClient().post(path, body, content_type="application/json", headers=headers)
+                AsyncClient().post(
+                    "/chatkit/secret", body, content_type="application/json", headers=headers
+                )
             )
             return reply.status_code, reply.headers, reply.content.decode()
 
         yield post
-        runner.run(module.async_client.close())
 
 
 @contextmanager
 def django_blocking(load):
     from django.test import Client
 
-    with django(load, "chatkit/blocking-secret") as (module, path):
+    module = load_django(load)
 
-        def post(body, headers):
-            reply = Client().post(path, body, content_type="application/json", headers=headers)
-            return reply.status_code, reply.headers, reply.content.decode()
+    def post(body, headers):
+        reply = Client().post(
+            "/chatkit/blocking-secret", body, content_type="application/json", headers=headers
+        )
+        return reply.status_code, reply.headers, reply.content.decode()
 
-        yield post
-        asyncio.run(module.async_client.close())
+    yield post
+    module.blocking_client().close()
 
 
 @contextmanager
@@ -178,3 +180,9 @@ def test_a_rate_limit_tells_the_browser_when_to_come_back(ask, emulator):
     assert status == 503
     assert headers["Retry-After"] == "60"
     assert body["error"]["code"] == "rate_limited"
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "starlette", "aiohttp", "django", "flask"])
+def test_a_backend_is_imported_without_a_key(load, monkeypatch, framework):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    load(f"{framework}_app")
