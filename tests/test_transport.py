@@ -231,7 +231,7 @@ async def test_a_reply_that_is_not_whole_is_marked(transport, raw):
     async with serve(cutting) as server:
         reply = await send(transport, server)
 
-    assert (reply.status, reply.flaw) == (200, "truncated")
+    assert (reply.status, reply.content, reply.flaw) == (200, b"", "truncated")
     assert len(server.requests) == 1
 
 
@@ -376,6 +376,43 @@ async def test_each_failure_is_named_and_says_what_to_do(transport, error, named
     assert (caught.attempts, caught.request_id) == (1, None)
 
 
+CAUSES = {
+    "an error of a host's look-up": (
+        aiohttp.ClientConnectorDNSError(key(), OSError(-2, "unknown")),
+        "ClientConnectorDNSError: [Errno -2] unknown",
+    ),
+    "an error without a number": (
+        aiohttp.ClientConnectorError(key(), OSError("odd")),
+        "ClientConnectorError: odd",
+    ),
+    "a certificate": (
+        aiohttp.ClientConnectorCertificateError(key(), ssl.CertificateError("old")),
+        "ClientConnectorCertificateError: ('old',)",
+    ),
+    "a number that is not in the message": (
+        aiohttp.ClientConnectorSSLError(key(), ssl.SSLError(1, "?")),
+        "ClientConnectorSSLError: [Errno 1] ?",
+    ),
+    "closed": (
+        aiohttp.ServerDisconnectedError(),
+        "ServerDisconnectedError: Server disconnected",
+    ),
+    "closed within the headers": (
+        aiohttp.ServerDisconnectedError(SimpleNamespace(reason=KEY)),
+        "ServerDisconnectedError: Server disconnected within the headers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "cause"), CAUSES.values(), ids=CAUSES)
+async def test_the_cause_is_what_aiohttp_or_the_system_said(transport, error, cause):
+    with aioresponses() as mocked:
+        mocked.post("https://h/v1/x", exception=error)
+        caught = await failure(transport, URL("https://h/v1/x"))
+
+    assert caught.cause == cause
+
+
 async def test_a_connection_that_takes_too_long_names_its_limit(transport):
     with aioresponses() as mocked:
         mocked.post("https://h/v1/x", exception=aiohttp.ConnectionTimeoutError())
@@ -488,6 +525,12 @@ async def test_a_connection_is_used_again(transport):
             await send(transport, server)
 
     assert [request.connection for request in server.requests] == [1, 1, 1]
+
+
+async def test_an_idle_connection_is_kept_for_a_minute(transport):
+    await use(transport)
+
+    assert connector(transport)._keepalive_timeout == 60
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET], ids=["closed", "reset"])
