@@ -3,8 +3,8 @@
 import os
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -84,7 +84,7 @@ def _run_options(command: F) -> F:
             help="Rows started per second, at most. Default: no limit.",
         ),
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Send N rows, and end."),
-        timeout_option,
+        timeout_option("Limit of each row, waits for the rate limit not counted."),
         debug_option,
     )
     for option in reversed(options):
@@ -229,7 +229,10 @@ def _again(given: Options) -> Again:
 def _decoder(source: Path, given: str | None, defaults: Values) -> Decoder[Values]:
     name = given or ("jsonl" if source.name == "-" else _FORMATS.get(source.suffix.lower()))
     if name is None:
-        raise click.UsageError(f"how is {source} written? Say --format csv or --format jsonl.")
+        raise click.UsageError(
+            f"how is {source} written? Say --format csv or --format jsonl. Users' ids, one to a "
+            "line, are CSV with a first line `user`."
+        )
     return CsvDecoder(defaults) if name == "csv" else JsonDecoder(defaults)
 
 
@@ -268,17 +271,39 @@ def _refuse_if_locked(file: BinaryIO, source: Path) -> None:
 def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: int | None) -> int:
     """Say what is wrong with any row; returns the exit code."""
     number = wrong = 0
-    with _each_warning_once():
+    runs = _Runs()
+    with _each_warning_once(), closing(runs):
         for row in islice(source.all(), limit):
             number += 1
             problems = dict(row.problems)
             if "row" not in problems:  # else there is nothing to check
                 problems = {**dict(check(row.value)), **problems}
             wrong += bool(problems)
-            for path, sentence in problems.items():
-                note(without_secrets(f"line {row.line}: {path}: {sentence}"))
+            runs.add(row.line, problems)
     note(f"{counted(number, 'row')}, {wrong:,} of them wrong. Nothing was sent.")
     return USAGE if wrong else 0
+
+
+class _Runs:
+    """Tells problems, and one of many rows on end only once."""
+
+    def __init__(self) -> None:
+        self._open: dict[Problem, tuple[int, int]] = {}
+
+    def add(self, line: int, problems: Mapping[str, str]) -> None:
+        """Take the problems of the next row."""
+        goes_on = dict.fromkeys(problems.items(), (line, line))
+        for problem, (first, last) in self._open.items():
+            if problem in goes_on:
+                goes_on[problem] = (first, line)
+            else:
+                lines = f"line {first}" if first == last else f"lines {first}-{last}"
+                note(without_secrets(f"{lines}: {': '.join(problem)}"))
+        self._open = goes_on
+
+    def close(self) -> None:
+        """Tell the rest."""
+        self.add(0, {})
 
 
 def _carry_out(
@@ -328,13 +353,13 @@ def _advise(job: Job[V], given: Options) -> None:
         note("--resume goes on from here.")
     # What stopped the run rejected rows as well, which need no other option.
     rejected = 0 if job.stopped_by is not None else job.totals["rejected"]
-    for number, option, what in (
-        (job.totals["unknown"], "--retry-unknown", "of unknown outcome: sent again"),
-        (rejected, "--retry-rejected", "rejected: mended and sent again"),
-        (job.expired, "--renew-expired", "with a session that has expired: created anew"),
+    for number, advice in (
+        (job.totals["unknown"], "of unknown outcome: --resume --retry-unknown to send again."),
+        (rejected, "rejected: mend the input, then --resume --retry-rejected."),
+        (job.expired, "with an expired session: --resume --renew-expired to create anew."),
     ):
         if number:
-            note(f"{counted(number, 'row')} {what} with --resume {option}.")
+            note(f"{counted(number, 'row')} {advice}")
 
 
 def _exit_code(job: Job[V]) -> int:

@@ -32,7 +32,7 @@ EMULATED_WORKFLOW = "wf_demo"
     metavar="N",
     help="How many sessions to create at once.",
 )
-@timeout_option
+@timeout_option()
 @json_option
 @secret_option
 @debug_option

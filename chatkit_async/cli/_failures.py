@@ -68,6 +68,7 @@ def exit_code(error: ChatKitError) -> int:
 def _said(error: ChatKitError) -> str:
     said = str(error)
     if isinstance(error, ConfigurationError):
+        said = said.replace("set it, or pass api_key=...", "set it")  # no command takes it
         said += "\n`chatkit-async doctor` shows where each setting comes from."
     return said
 

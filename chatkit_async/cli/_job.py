@@ -145,6 +145,7 @@ class Job(Generic[V]):
         self._again = again
         self._limit = limit
         self._sent = 0
+        self._at_end = False
         self._pending: dict[int, Row[V]] = {}
         self._unwritten: list[tuple[Row[V], Outcome[V]]] = []
         self._failure: Exception | None = None
@@ -190,9 +191,15 @@ class Job(Generic[V]):
         kinds = ", ".join(
             f"{number:,} {kind.replace('_', ' ')}" for kind, number in self.totals.items() if number
         )
-        said = f"{counted(self.totals.total(), 'row')}: {kinds}." if kinds else "No rows."
+        rows = counted(self.totals.total(), "row")
+        if not self._at_end:
+            rows = f"The first {rows.removeprefix('1 ')}"
+        said = f"{rows}: {kinds}." if kinds else "No rows."
         if self._run is not None and (now := self._run.summary).attempts:
-            said += f" {counted(now.attempts, 'attempt')} in {duration(now.elapsed)}."
+            # Of a row that was not attempted, no attempt got as far as to send anything.
+            to_connect = (+self._progress.kinds).keys() == {"not_attempted"}
+            attempts = f"{counted(now.attempts, 'attempt')}{' to connect' if to_connect else ''}"
+            said += f" {attempts} in {duration(now.elapsed)}."
         return said
 
     @property
@@ -209,11 +216,10 @@ class Job(Generic[V]):
 
     async def _rows(self) -> AsyncIterator[V]:
         """The rows to send, each with its intent written."""
-        source, ended = self._source, False
-        while not ended:
+        source = self._source
+        while not self._at_end:
             data = await read(source.stream, waits=source.waits)
-            ended = not data
-            for row in source.rows.end() if ended else source.rows.feed(data):
+            for row in source.rows.feed(data) if data else source.rows.end():
                 if self._sent == self._limit or self._failure is not None:
                     return
                 if self._is_to_send(row):
@@ -223,6 +229,7 @@ class Job(Generic[V]):
                     yield row.value
                 elif not row.index % BREATH:
                     await asyncio.sleep(0)  # there may be a million more: Ctrl-C is heard still
+            self._at_end = not data
         known = len(self._sink.history)
         if source.rows.index < known:
             raise InputError(

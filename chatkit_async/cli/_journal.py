@@ -309,6 +309,10 @@ class Journal:
                 f"{self._path} is of a run against {self.header.base_url}, and the base URL is now "
                 f"{header.base_url}."
             )
+        if self.header.defaults is not None and header.defaults is None:
+            raise click.UsageError(
+                f"{self._path} is of a run that was begun with --defaults: give them again."
+            )
 
     def _no_journal(self, number: int, said: str) -> JournalError:
         return JournalError(

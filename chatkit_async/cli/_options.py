@@ -62,7 +62,9 @@ def secret_option(command: F) -> F:
     )(command)
 
 
-def timeout_option(command: F) -> F:
+def timeout_option(
+    text: str = "Limit of each call, every attempt and wait included.",
+) -> Callable[[F], F]:
     """Add `--timeout`."""
     return click.option(
         "--timeout",
@@ -70,5 +72,5 @@ def timeout_option(command: F) -> F:
         default=TIMEOUT,
         show_default=True,
         metavar="SECONDS",
-        help="Limit of each call, every attempt and wait included.",
-    )(command)
+        help=text,
+    )

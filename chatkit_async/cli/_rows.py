@@ -242,6 +242,8 @@ class JsonDecoder:
             said = "is not UTF-8"
         except json.JSONDecodeError as error:
             said = f"is not JSON: {error.msg}, at character {error.pos + 1}"
+            if number == 1:
+                said += ". Of CSV say --format csv"
         except ValueError as error:  # a number of thousands of digits
             said = f"is not JSON: {error}"
         except RecursionError:

@@ -88,7 +88,7 @@ def _from_json(text: str, value: str) -> StateVariable:
 @click.option("--max-files", type=int, metavar="N", help="How many files a session may have.")
 @click.option("--history/--no-history", default=None, help="Whether earlier threads are shown.")
 @click.option("--recent-threads", type=int, metavar="N", help="How many of them are shown.")
-@timeout_option
+@timeout_option()
 @json_option
 @secret_option
 @debug_option
@@ -171,7 +171,7 @@ async def _create(params: SessionCreateParams, timeout: float) -> ChatSession:
 
 @click.command(short_help="Cancel sessions by their ids.")
 @click.argument("session_ids", nargs=-1, required=True, metavar="SESSION_ID...")
-@timeout_option
+@timeout_option()
 @json_option
 @debug_option
 @click.pass_context

@@ -118,6 +118,7 @@ def test_what_a_file_is_follows_from_its_name_or_is_asked_for(invoke, emulator, 
     result = create(invoke, rows(1, "rows.txt"))
     assert result.exit_code == 2
     assert "Say --format csv or --format jsonl." in result.stderr
+    assert "Users' ids, one to a line, are CSV with a first line `user`." in result.stderr
     assert create(invoke, "rows.txt", "--format", "jsonl").exit_code == 0
 
 
@@ -150,9 +151,8 @@ def test_rows_that_are_refused_are_told_counted_and_named(invoke, emulator, fold
     assert "line 4: rejected: expires_after.seconds: should be a whole number" in result.stderr
     assert "line 5: rejected: the API replied 400" in result.stderr
     assert "5 rows: 2 created, 3 rejected. 3 attempts" in result.stderr
-    assert "3 rows rejected: mended and sent again with --resume --retry-rejected." in (
-        result.stderr
-    )
+    advice = "3 rows rejected: mend the input, then --resume --retry-rejected.\n"
+    assert result.stderr.endswith(advice)
     assert users(emulator) == ["ada", "dan"]
 
 
@@ -210,12 +210,15 @@ def test_where_nobody_answers_the_run_stops(invoke, environment, rows):
         result = create(invoke, rows(3), "--timeout", "0.5")
     assert result.exit_code == 3
     assert "Stopped: " in result.stderr
+    assert re.search(r"\d+ not attempted\. \d+ attempts? to connect in ", result.stderr)
     assert set(kinds()) == {"not_attempted"}
 
 
 def test_without_a_key_nothing_is_begun(invoke, emulator, environment, rows, folder):
     environment.delenv("OPENAI_API_KEY")
-    assert create(invoke, rows(1)).exit_code == 4
+    result = create(invoke, rows(1))
+    assert result.exit_code == 4
+    assert result.stderr.startswith("Error: OPENAI_API_KEY: is not set: set it\n")
     assert [path.name for path in folder.iterdir()] == ["rows.jsonl"]
 
 
@@ -229,6 +232,7 @@ def test_a_limit_ends_the_run_and_resuming_goes_on(invoke, emulator, rows):
     result = create(invoke, rows(5), "--limit", "2")
     assert result.exit_code == 0
     assert users(emulator) == expected(2)
+    assert result.stderr.startswith("The first 2 rows: 2 created. 2 attempts in ")
     assert result.stderr.endswith("--resume goes on from here.\n")
     resume(invoke, "rows.jsonl", "--limit", "2")
     assert users(emulator) == expected(4)
@@ -252,7 +256,7 @@ def test_an_input_that_cannot_be_read_to_its_end_says_so(invoke, emulator, folde
     (folder / "rows.csv").write_text('user,workflow\nada,wf_1\n"bob,wf_1\n')
     result = create(invoke, "rows.csv")
     assert result.exit_code == 1
-    assert "1 row: 1 created." in result.stderr
+    assert "The first row: 1 created." in result.stderr
     assert result.stderr.endswith("Error: line 3: a quotation mark is never closed\n")
     assert kinds() == ["created"]
 
@@ -308,6 +312,18 @@ def test_a_dry_run_tells_every_problem_at_once_and_sends_nothing(invoke, folder)
         "4 rows, 3 of them wrong. Nothing was sent.",
     ]
     assert [path.name for path in folder.iterdir()] == ["rows.csv"]
+
+
+def test_a_dry_run_tells_a_problem_of_many_rows_on_end_once(invoke, folder):
+    (folder / "rows.csv").write_text(
+        "user,expires_after\nada,\n\nbob,0\ncid,0\ndan,x\n", newline=""
+    )
+    assert create(invoke, "rows.csv", "--dry-run").stderr.splitlines() == [
+        "lines 4-5: expires_after.seconds: should be at least 1, is 0",
+        "lines 2-6: workflow: is required",
+        "line 6: expires_after.seconds: should be a whole number, is 'x'",
+        "4 rows, 4 of them wrong. Nothing was sent.",
+    ]
 
 
 def test_a_dry_run_of_rows_that_are_right_says_so(invoke, rows):
@@ -387,7 +403,9 @@ def test_expired_sessions_are_created_anew_if_told_to(invoke, emulator, rows):
     OUT.write_text(re.sub(r'"expires_at": \d+', '"expires_at": 5', text, count=1), "utf-8")
     result = resume(invoke, "rows.jsonl")
     assert result.exit_code == 0
-    assert "1 row with a session that has expired: created anew" in result.stderr
+    assert (
+        "1 row with an expired session: --resume --renew-expired to create anew.\n" in result.stderr
+    )
     result = resume(invoke, "rows.jsonl", "--renew-expired")
     assert result.exit_code == 0
     assert len(emulator.sessions) == 3
@@ -425,6 +443,14 @@ def test_other_defaults_make_other_rows(invoke, emulator, rows, folder):
     result = resume(invoke, "rows.jsonl", "--defaults", "all.json")
     assert result.exit_code == 1
     assert "with the same input and the same defaults" in result.stderr
+
+
+def test_a_run_that_had_defaults_needs_them_again(invoke, emulator, rows, folder):
+    (folder / "all.json").write_text('{"expires_after": 60}')
+    create(invoke, rows(2), "--defaults", "all.json")
+    result = resume(invoke, "rows.jsonl")
+    assert result.exit_code == 2
+    assert "was begun with --defaults: give them again." in result.stderr
 
 
 def test_a_journal_against_another_base_url_is_not_gone_on_with(

@@ -302,6 +302,12 @@ def test_a_line_that_cannot_be_read_is_a_problem_of_its_own(line, said):
     assert good.value == {"user": "ada"}
 
 
+def test_csv_that_is_read_as_json_is_told_so_once():
+    (first, second) = json_rows("user,workflow\nada,wf_1\n")
+    assert first.problems[0][1].endswith(", at character 1. Of CSV say --format csv")
+    assert second.problems[0][1].endswith(", at character 1")
+
+
 @given(st.binary(max_size=60), st.integers(1, 7))
 def test_no_line_breaks_the_reader_and_pieces_make_no_difference(data, size):
     assert rows_of(JsonDecoder({}), data, size) == rows_of(JsonDecoder({}), data)
