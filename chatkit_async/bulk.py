@@ -86,7 +86,9 @@ class Outcome(Generic[RowT_co]):
         if self.session is not None:
             return self.session
         error = self.error or ChatKitError("this outcome holds neither a session nor an error")
-        # Without the traceback of the last time it was raised.
+        # Without the traceback of the last time it was raised, and what was handled then: rows that
+        # were not attempted share an error.
+        error.__context__ = None
         raise error.with_traceback(None)
 
 

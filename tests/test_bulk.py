@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import pickle
 import socket
@@ -255,6 +256,15 @@ async def test_an_outcome_gives_its_session_or_raises_its_error_each_time_anew(c
         lengths.append(len(traceback.extract_tb(caught.value.__traceback__)))
 
     assert len(set(lengths)) == 1
+    assert failed.error.__context__ is None
+
+    with contextlib.suppress(BadRequestError):
+        try:
+            raise LookupError
+        except LookupError:
+            failed.result()  # with what is handled here as its context
+    with pytest.raises(BadRequestError):
+        failed.result()
     assert failed.error.__context__ is None
 
 
