@@ -764,6 +764,7 @@ def test_the_help_fits_and_takes_no_key(invoke, command):
     assert max(map(len, shown.splitlines())) <= 80
     assert "--api-key" not in shown
     assert "--resume" in shown
+    assert "Limit of each row, waits for the rate limit not counted." in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
