@@ -258,10 +258,11 @@ class Journal:
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise JournalError(f"{self._path} is no regular file, which a journal has to be")
+            self._load(header)
+            # Not before: a file that is no journal is left as it is, its mode included.
             if os.name == "posix" and status.st_mode & _OTHERS:
                 os.fchmod(self._descriptor, _PRIVATE)
                 note(f"Warning: others could read {self._path}; now only you can.")
-            self._load(header)
         except BlockingIOError:
             raise JournalError(f"{self._path} is in use by another run") from None
         except OSError as error:

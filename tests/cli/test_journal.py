@@ -280,11 +280,13 @@ def test_a_run_is_resumed_as_what_it_is(path, change, said):
 )
 def test_a_file_that_is_no_journal_is_left_as_it_is(path, content, said):
     path.write_bytes(content)
+    path.chmod(0o644)
     with pytest.raises(JournalError) as error:
         opened(path)
     assert said in error.value.message
     assert "Nothing was changed." in error.value.message
     assert path.read_bytes() == content
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize(
