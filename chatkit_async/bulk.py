@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from copy import copy
 from http import HTTPStatus
 from math import inf
 from types import TracebackType
@@ -516,9 +515,12 @@ def _after_a_loss(error: ChatKitError) -> ChatKitError:
     """Say of a failure to connect, which sent nothing, why its row is unknown all the same."""
     if not isinstance(error, APIConnectionError) or not is_no_connection(error):
         return error
-    error = copy(error)  # the run may have been stopped by it
-    error.message = f"the answer to an earlier request was lost; then {error.message}"
-    return error
+    # Another one, as the run may have been stopped by this. Not copy(): where tblib is at work, as
+    # in a worker of Dask's, the two would share their attributes.
+    telling = type(error).__new__(type(error), *error.args)
+    vars(telling).update(vars(error))
+    telling.message = f"the answer to an earlier request was lost; then {error.message}"
+    return telling
 
 
 _NO_ROWS_FAULT = (
