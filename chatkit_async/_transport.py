@@ -137,8 +137,8 @@ class Transport:
     @property
     def is_open(self) -> bool:
         """Whether there is anything to close."""
-        opened = list(self._opened.values())
-        return not self.closed and any(not session.closed for session, _ in opened)
+        # Not whether a session is closed: the garbage collector may have got there before.
+        return not self.closed and bool(self._opened)
 
     @property
     def capacity(self) -> int:

@@ -1138,6 +1138,15 @@ async def test_a_transport_is_open_as_long_as_a_session_is(transport):
     assert not transport.is_open
 
 
+async def test_it_is_open_although_the_garbage_collector_began_with_its_connector(transport):
+    session = await use(transport)
+    await session.connector.close()
+    assert session.closed
+    assert transport.is_open
+    await transport.close()
+    assert not transport.is_open
+
+
 def test_closing_does_not_wait_for_a_loop_that_does_not_run():
     transport = Transport(max_connections=10)
     elsewhere = Elsewhere(transport)
