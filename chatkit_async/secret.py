@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Self, cast
+from typing import Self, SupportsIndex, cast
 from urllib.parse import quote, unquote
 
 __all__ = ["Secret"]
@@ -18,8 +18,9 @@ SHORTEST = 8
 class Secret(str):
     """A str that is masked in its own repr, and so in containers, models, locals and logs of them.
 
-    Everywhere else it is the text itself: equality, JSON, f-strings, HTTP headers. What is derived
-    from it (`str(secret)`, slices, concatenation) is a plain `str` and no longer masked.
+    Everywhere else it is the text itself: equality, JSON, f-strings, HTTP headers. A slice of it is
+    one too. What else is derived from it (`str(secret)`, concatenation) is a plain `str` and no
+    longer masked.
     """
 
     __slots__ = ()
@@ -30,6 +31,11 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{MASK}')"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> str:
+        part = super().__getitem__(key)
+        # What renders locals, as rich and structlog, cuts long text before it takes the repr.
+        return type(self)(part) if isinstance(key, slice) else part
 
     @classmethod
     def __get_pydantic_core_schema__(

@@ -14,6 +14,7 @@ import attrs
 import orjson
 import pydantic
 import pytest
+import rich.pretty
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,9 +87,29 @@ def test_wherever_it_is_used_it_is_the_text(use):
     assert use(SECRET) == PLAIN
 
 
-@pytest.mark.parametrize("derive", ["str", "slice", "concatenation"])
+@pytest.mark.parametrize("derive", ["str", "concatenation"])
 def test_what_is_derived_from_it_is_a_plain_str(derive):
     assert type(USED[derive](SECRET)) is str
+
+
+def test_a_slice_of_it_is_masked_too():
+    class Token(Secret):
+        __slots__ = ()
+
+    assert SECRET[3:7] == PLAIN[3:7]
+    assert repr(SECRET[:7]) == repr(SECRET)
+    assert type(Token(PLAIN)[::2]) is Token
+
+
+def test_a_character_of_it_is_a_plain_str():
+    assert (SECRET[0], type(SECRET[0])) == ("e", str)
+
+
+def test_what_cuts_long_values_before_it_shows_them_does_not_show_it():
+    secret = Secret("sk-proj-" + 4 * PLAIN)  # as long as a real key
+    shown = rich.pretty.pretty_repr({"held": [secret]}, max_string=80)
+    assert MASK in shown
+    assert "sk-proj-" not in shown
 
 
 def test_it_equals_its_text_and_is_found_by_it():
