@@ -66,6 +66,11 @@ def mask_text(text: str, secrets: Iterable[str]) -> str:
     A secret is found plain, URL-encoded, JSON-escaped and in base64. Where it only shows after
     decoding the whole text is withheld: there is no telling what else is in there.
     """
+    if "\0" in text:
+        # What is UTF-16 or UTF-32 has them between its letters when it is read as UTF-8.
+        secrets, joined = tuple(secrets), text.replace("\0", "")
+        if mask_text(joined, secrets) != joined:
+            return MASK
     for secret in secrets:
         forms = _forms(secret)
         for form in forms:

@@ -238,6 +238,16 @@ def test_a_secret_of_backslashes_is_masked_too(secret):
     assert mask_text("<fine>", [secret]) == "<fine>"
 
 
+@pytest.mark.parametrize("said", ["key gw-0123456789abcdef", PLAIN, "Bearer abcdefgh"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-32-le"])
+def test_text_of_wider_characters_that_was_read_as_utf_8_is_withheld(said, encoding):
+    def read_as_utf_8(text):
+        return text.encode(encoding).decode("utf-8", "replace")
+
+    assert mask_text(read_as_utf_8(f"no: {said}"), ["gw-0123456789abcdef"]) == MASK
+    assert mask_text(read_as_utf_8("no"), ["gw-0123456789abcdef"]) == read_as_utf_8("no")
+
+
 def test_every_known_secret_is_masked():
     assert mask_text("first-secret second-secret", ["first-secret", "second-secret"]) == (
         f"{MASK} {MASK}"
