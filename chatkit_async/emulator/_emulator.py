@@ -298,8 +298,8 @@ class Emulator:
             The fault; the record of a request that meets it holds it as `fault`.
 
         Raises:
-            ValueError: A value is out of range, nothing is to go wrong, or two things contradict
-                each other, such as a dropped connection and a reply.
+            ValueError: A value is out of range or cannot be sent, nothing is to go wrong, or two
+                things contradict each other, such as a dropped connection and a reply.
         """
         fault = Fault(
             operation=operation,

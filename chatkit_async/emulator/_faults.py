@@ -25,6 +25,7 @@ Body: TypeAlias = bytes | str | Mapping[str, object] | list[object]
 Drop: TypeAlias = Literal["close", "reset"]
 
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
+_BODILESS = (204, 304)
 
 
 def _names(headers: Mapping[str, str]) -> str:
@@ -35,6 +36,14 @@ def _check_times(_fault: object, _attribute: object, times: int | None) -> None:
     if times is not None and times < 1:
         message = f"times={times!r}: expected 1 or more, or None for ever"
         raise ValueError(message)
+
+
+def _check_body(_fault: object, _attribute: object, body: Body | None) -> None:
+    try:
+        _encode(body or "")
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"body cannot be sent: {error}"
+        raise ValueError(message) from None
 
 
 @frozen(kw_only=True)
@@ -53,7 +62,7 @@ class Fault:
     )
     code: str | None = None
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    body: Body | None = field(default=None, repr=False)
+    body: Body | None = field(default=None, repr=False, validator=_check_body)
     content_type: str | None = None
     delay: float = field(default=0.0, validator=ge(0))
     drip: float = field(default=0.0, validator=ge(0))
@@ -83,6 +92,14 @@ class Fault:
         if not (changes_reply or self.drop is not None or self.delay):
             message = "a fault must do something: give a status, a delay, drop, cut or another"
             raise ValueError(message)
+        if self.status in _BODILESS and (self.body or self.code or self.cut or self.drip):
+            message = f"a {self.status} has no body: it goes with no body, code, cut or drip"
+            raise ValueError(message)
+        headers: Mapping[object, object] = {**self.headers, "Content-Type": self.content_type or ""}
+        for name, text in headers.items():
+            if not all(isinstance(part, str) and part.isprintable() for part in (name, text)):
+                message = f"header {name!r}: expected printable text"  # not shown: it may be a key
+                raise ValueError(message)
 
     @property
     def spares_service(self) -> bool:

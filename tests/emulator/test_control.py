@@ -325,6 +325,8 @@ async def test_a_fault_made_in_python_is_shown_without_credentials(control, emul
         ({"status": 99}, None, "'status' must be >= 200: 99."),
         ({"status": 500, "times": 0}, "times", "Invalid 'times': expected at least 1."),
         ({"status": "500"}, "status", "expected an integer, not a string."),
+        ({"headers": {"a": "b\r\n"}}, None, "header 'a': expected printable text."),
+        ({"body": "\ud800"}, None, "position 0: surrogates not allowed."),
         ({"body": 5}, "body", "expected a string, an object or an array, not an integer."),
         ({"drop": "slowly"}, None, "'drop' must be in (None, 'close', 'reset') (got 'slowly')."),
         ({"delay": "long"}, "delay", "expected a number, not a string."),

@@ -310,6 +310,43 @@ def test_a_session_off_schema_that_is_not_told_is_refused(rest):
         Fault(off_schema=True, **rest)
 
 
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("rest", [{"body": "x"}, {"cut": True}, {"drip": 0.1}])
+def test_a_body_where_http_has_none_is_refused(status, rest):
+    with pytest.raises(ValueError, match=f"a {status} has no body"):
+        Fault(status=status, **rest)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"headers": {"Retry-After": "1\r\nX-Key: my-own-key"}},
+        {"headers": {"Retry-After\n": "1"}},
+        {"headers": {"Retry-After": 1}},
+        {"headers": {1: "1"}},
+        {"headers": {"Retry-After": "\ud800"}},
+        {"content_type": "text/plain\r\n"},
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value(reply):
+    with pytest.raises(ValueError, match="expected printable text") as caught:
+        Fault(**reply)
+    assert "my-own-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", ["\ud800", {"a": math.nan}, {"a": {1}}, {"a": b""}])
+def test_a_body_that_cannot_be_sent_is_refused(body):
+    with pytest.raises(ValueError, match="body cannot be sent: "):
+        Fault(body=body)
+
+
+def test_a_body_that_holds_itself_is_refused():
+    body = []
+    body.append(body)
+    with pytest.raises(ValueError, match="body cannot be sent: "):
+        Fault(body=body)
+
+
 async def test_a_script_without_a_fitting_fault_lets_the_request_pass(create, emulator):
     fault = emulator.fail(operation="cancel", status=500)
 
