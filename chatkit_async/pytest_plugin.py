@@ -108,7 +108,7 @@ def _script(emulator: Emulator, marker: pytest.Mark) -> None:
             *map(repr, marker.args),
             *(f"{name}={value!r}" for name, value in marker.kwargs.items()),
         ]
-        pytest.fail(f"{MARKER}({', '.join(given)}): {error}", pytrace=False)
+        pytest.fail(f"{MARKER}({', '.join(given)}): {error.args[0]}", pytrace=False)
 
 
 @pytest.fixture

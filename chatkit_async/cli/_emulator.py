@@ -54,7 +54,8 @@ def _faults(
     try:
         return [parse_fault(text) for text in given]
     except ValueError as error:
-        raise click.BadParameter(f"{error}.") from None
+        # Behind its sentence, attrs adds what it checked.
+        raise click.BadParameter(f"{error.args[0]}.") from None
 
 
 def _time(_context: click.Context, _parameter: click.Parameter, given: str | None) -> float | None:

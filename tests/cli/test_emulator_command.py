@@ -238,6 +238,7 @@ def test_time_runs_on_unless_it_is_frozen(invoke, server):
         (["--latency", "uniform:2:1"], "low=2.0 is above high=1.0"),
         (["--latency", "-1"], "latency=-1.0: expected seconds"),
         (["--fault", "stauts=500"], "'stauts=500' is no part of a fault"),
+        (["--fault", "drop=slowly"], "(None, 'close', 'reset') (got 'slowly')."),
     ],
 )
 def test_what_cannot_be_is_wrong_usage(invoke, server, arguments, said):
