@@ -8,7 +8,7 @@ from random import Random
 from typing import TypeAlias
 
 from attrs import field, frozen
-from attrs.validators import ge, lt
+from attrs.validators import ge, le, lt
 
 __all__ = ["Exponential", "Latency", "LogNormal", "Uniform"]
 
@@ -51,10 +51,11 @@ class LogNormal:
     """Around a median in seconds, with a long tail: what calls over the internet look like.
 
     Of a hundred, one takes longer than the median times `exp(2.33 * sigma)`: 3.2 times for 0.5.
+    `sigma` is 0 to 10.
     """
 
     median: float = field(validator=_SECONDS)
-    sigma: float = field(default=0.5, validator=_SECONDS)
+    sigma: float = field(default=0.5, validator=[ge(0.0), le(10.0)])
 
     def __call__(self, random: Random) -> float:
         """Draw seconds."""

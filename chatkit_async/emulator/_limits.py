@@ -6,12 +6,14 @@ import math
 from typing import Literal, Protocol, TypeAlias
 
 from attrs import Factory, field, frozen
-from attrs.validators import ge, gt, instance_of, lt
+from attrs.validators import ge, gt, instance_of, le
 
 __all__ = ["FixedWindow", "RateLimit", "RetryAfter", "TokenBucket"]
 
 RetryAfter: TypeAlias = float | Literal["exact"] | None
 
+_MEASURE = [gt(0.0), ge(1e-9), le(1e9)]  # beyond these a wait could be infinite
+_NUMBER = [instance_of(int), ge(1), le(10**9)]
 _SLACK = 2e-6  # seconds: Unix time as a float is no finer, and who waits as long as told may go
 
 
@@ -31,8 +33,8 @@ class TokenBucket:
     """A limit that refills evenly: so many requests a second, and some at once after a pause.
 
     Args:
-        rate: Requests a second, more than 0.
-        burst: How many can be had at once; by default what a second brings, at least 1.
+        rate: Requests a second, 1e-9 to 1e9.
+        burst: How many can be had at once; 1 to 1e9; by default what a second brings.
         retry_after: What a 429 asks to wait: seconds; `exact` for the time until there is a
             token; None to leave it open.
         per_key: Count for each API key apart.
@@ -41,10 +43,10 @@ class TokenBucket:
         ValueError: A number is out of range.
     """
 
-    rate: float = field(validator=[gt(0.0), lt(math.inf)])
+    rate: float = field(validator=_MEASURE)
     burst: int = field(
         default=Factory(lambda self: _of_a_second(self.rate), takes_self=True),
-        validator=[instance_of(int), ge(1)],
+        validator=_NUMBER,
     )
     retry_after: RetryAfter = field(default="exact", validator=_check_retry_after)
     per_key: bool = False
@@ -61,8 +63,8 @@ class FixedWindow:
     A window begins with the first request after the last one's end.
 
     Args:
-        limit: Requests in a window, at least 1.
-        window: Its length in seconds.
+        limit: Requests in a window, 1 to 1e9.
+        window: Its length in seconds, 1e-9 to 1e9.
         retry_after: What a 429 asks to wait: seconds; `exact` for the rest of the window; None to
             leave it open.
         per_key: Count for each API key apart.
@@ -71,8 +73,8 @@ class FixedWindow:
         ValueError: A number is out of range.
     """
 
-    limit: int = field(validator=[instance_of(int), ge(1)])
-    window: float = field(default=60.0, validator=[gt(0.0), lt(math.inf)])
+    limit: int = field(validator=_NUMBER)
+    window: float = field(default=60.0, validator=_MEASURE)
     retry_after: RetryAfter = field(default="exact", validator=_check_retry_after)
     per_key: bool = False
 

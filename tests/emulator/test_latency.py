@@ -70,6 +70,7 @@ def test_seconds_that_cannot_be_are_refused(latency):
         (Exponential, (-1,)),
         (LogNormal, (math.nan,)),
         (LogNormal, (1, -1)),
+        (LogNormal, (1, 10.1)),
     ],
 )
 def test_a_distribution_that_cannot_be_is_refused(distribution, arguments):

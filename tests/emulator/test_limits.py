@@ -157,6 +157,15 @@ async def test_a_clock_that_is_set_back_breaks_no_limit(ask, emulator, clock, li
     assert (await ask())[0] == 429
 
 
+@pytest.mark.parametrize("limit", [TokenBucket(rate=1e-9), FixedWindow(limit=1, window=1e9)])
+async def test_the_slowest_limit_tells_how_long_to_wait(ask, emulator, limit):
+    emulator.rate_limit = limit
+    await ask()
+
+    status, headers = await ask()
+    assert (status, headers["Retry-After"]) == (429, "1000000000")
+
+
 async def test_all_keys_and_both_operations_count_together(ask, cancel, emulator):
     emulator.rate_limit = TokenBucket(rate=1, burst=2)
 
@@ -229,9 +238,12 @@ def test_a_bucket_holds_what_a_second_brings_unless_it_is_told():
     "wrong",
     [
         {"rate": 0},
+        {"rate": 9e-10},
+        {"rate": 1.1e9},
         {"rate": math.inf},
         {"rate": math.nan},
         {"rate": 1, "burst": 0},
+        {"rate": 1, "burst": 10**9 + 1},
         {"rate": 1, "retry_after": 0},
         {"rate": 1, "retry_after": math.inf},
         {"rate": 1, "retry_after": "1"},
@@ -242,7 +254,15 @@ def test_a_bucket_that_cannot_be_is_refused(wrong):
         TokenBucket(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 1, "window": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit": 0},
+        {"limit": 10**9 + 1},
+        {"limit": 1, "window": 0},
+        {"limit": 1, "window": 1.1e9},
+    ],
+)
 def test_a_window_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=r"limit|window"):
         FixedWindow(**wrong)
