@@ -1,6 +1,7 @@
 """Many sessions: a run over rows, and what became of each of them."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -327,6 +328,7 @@ class BulkRun(Generic[RowT]):
         self._started: float | None = None
         self._last_reply = -inf
         self._stopped_by: ChatKitError | None = None
+        self._held = deque[Outcome[RowT]]()  # by `results`, until it has all of them
 
     @property
     def summary(self) -> BulkSummary:
@@ -359,10 +361,15 @@ class BulkRun(Generic[RowT]):
         """Go through all rows, and return the outcomes: of a run that was not entered.
 
         Raises:
-            BaseException: what reading the rows raised, or a callable of yours.
+            BaseException: what reading the rows raised, or a callable of yours. The outcomes are
+                still there to iterate over, also when this is cancelled.
         """
         async with self:
-            return [outcome async for outcome in self]
+            while await self._fanout.ready():
+                self._held += self._fanout.take()
+        outcomes = list(self._held)
+        self._held.clear()
+        return outcomes
 
     async def __aenter__(self) -> Self:
         if self._fanout.is_started:
@@ -387,6 +394,8 @@ class BulkRun(Generic[RowT]):
     async def __anext__(self) -> Outcome[RowT]:
         if not self._fanout.is_started:
             self._start()
+        if self._held:
+            return self._held.popleft()
         while (outcome := self._fanout.take_one()) is None:
             if not await self._fanout.ready():
                 raise StopAsyncIteration

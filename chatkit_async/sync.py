@@ -458,10 +458,15 @@ class BlockingBulkRun(Generic[RowT]):
         """Go through all rows, and return the outcomes: of a run that was not entered.
 
         Raises:
-            BaseException: what reading the rows raised, or a callable of yours.
+            BaseException: what reading the rows raised, or a callable of yours. The outcomes are
+                still there to iterate over, also after Ctrl-C.
         """
         with self:
-            return list(self)
+            while not self._over:
+                self._go_on()
+        outcomes = list(self._outcomes)
+        self._outcomes.clear()
+        return outcomes
 
     def __enter__(self) -> Self:
         self._bridge.run(self._run.__aenter__())
@@ -482,12 +487,16 @@ class BlockingBulkRun(Generic[RowT]):
         while not self._outcomes:
             if self._over:
                 raise StopIteration
-            self._read_rows()
-            self._bridge.run(self._next_batch())
+            self._go_on()
         return self._outcomes.popleft()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._run.summary}>"
+
+    def _go_on(self) -> None:
+        """Read rows, if any are wanted, and wait for outcomes, or for more to be wanted."""
+        self._read_rows()
+        self._bridge.run(self._next_batch())
 
     def _read_rows(self) -> None:
         """Read as many rows as are wanted, for a while."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import itertools
 import signal
 import threading
 from collections import Counter
@@ -180,6 +181,11 @@ def test_what_reading_raises_is_raised_when_the_rows_before_it_have_outcomes(cre
     assert kinds(outcomes) == {"created": 20}
     assert list(run) == []
 
+    run = create_many(rows())
+    with pytest.raises(LookupError, match="the file ends here"):
+        run.results()
+    assert kinds(run) == {"created": 20}
+
 
 def test_what_cannot_be_iterated_is_raised(create_many):
     class Broken:
@@ -265,9 +271,19 @@ def test_ctrl_c_between_reading_and_handing_over_loses_no_row(create_many, emula
     assert accounted(list(run), run, emulator) == {"not_attempted": 3}
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("steps", range(12))
-def test_ctrl_c_at_any_crossing_loses_nothing(create_many, emulator, monkeypatch, steps, when):
+def one_by_one(run, outcomes):
+    with run:
+        for outcome in run:
+            outcomes.append(outcome)  # noqa: PERF402 - what was taken before the interrupt counts
+
+
+def at_once(run, outcomes):
+    outcomes += run.results()
+
+
+@pytest.mark.parametrize("take", [one_by_one, at_once])
+@pytest.mark.parametrize("crossing", itertools.product(range(12), ["before", "after"]), ids=str)
+def test_ctrl_c_at_any_crossing_loses_nothing(create_many, emulator, monkeypatch, crossing, take):
     def rows():
         for user in users(12):
             read.append(user)
@@ -282,13 +298,13 @@ def test_ctrl_c_at_any_crossing_loses_nothing(create_many, emulator, monkeypatch
         work.close()
         raise KeyboardInterrupt
 
+    steps, when = crossing
     read, crossings, outcomes = [], [], []
     run = create_many(rows(), concurrency=2)
     cross = run._bridge.run
     monkeypatch.setattr(run._bridge, "run", interrupted)
-    with contextlib.suppress(KeyboardInterrupt), run:
-        for outcome in run:
-            outcomes.append(outcome)  # noqa: PERF402 - what was taken before the interrupt counts
+    with contextlib.suppress(KeyboardInterrupt):
+        take(run, outcomes)
     outcomes += run
     assert [outcome.row for outcome in sorted(outcomes, key=lambda o: o.index)] == read
     accounted(outcomes, run, emulator)
