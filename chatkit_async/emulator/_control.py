@@ -191,7 +191,7 @@ class Control:
         by = fields.number("advance") if "advance" in fields else 0.0
         if by < 0:
             fields.refuse("advance", "expected 0 or more; 'now' goes backwards", "invalid_value")
-        if isinf((clock.now() if now is None else now) + by):
+        if isinf(float(clock.now() if now is None else now) + by):  # ints would not be infinite
             fields.refuse("advance", "expected a time that numbers can tell", "invalid_value")
         refuse_unknown(fields)
         if frozen:
@@ -266,7 +266,10 @@ async def _fields(request: web.BaseRequest) -> Fields:
     if request.method not in ("POST", "PATCH"):
         return Fields({})
     check_content_type(request.headers)
-    body = await request.content.read()
+    try:
+        body = await request.content.read()
+    except web.RequestPayloadError:
+        raise ApiError(400, "The request's body is not in its Content-Encoding.") from None
     return Fields.of_body(parse_json(body or b"{}"))
 
 

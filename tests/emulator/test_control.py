@@ -232,6 +232,7 @@ async def test_the_clock_can_be_set_stopped_and_moved(control, emulator):
         ({"advance": -1}, "advance"),
         ({"advance": 10**400}, "advance"),
         ({"now": 1.7e308, "advance": 1.7e308}, "advance"),
+        ({"now": 10**308, "advance": 10**308}, "advance"),
         ({"frozen": 1}, "frozen"),
         ({"now": 5, "later": 5}, "later"),
     ],
@@ -244,6 +245,14 @@ async def test_a_time_that_cannot_be_leaves_the_clock_alone(control, emulator, f
     assert status == 400
     assert body["error"]["param"] == param
     assert emulator.clock.now() == before
+
+
+async def test_a_body_that_cannot_be_decoded_is_refused(control):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    status, body = await control("PATCH", "settings", data=b"no gzip", headers=headers)
+
+    assert status == 400
+    assert body["error"]["message"] == "The request's body is not in its Content-Encoding."
 
 
 async def test_infinity_is_no_time(http, control, emulator):
