@@ -274,7 +274,7 @@ def test_ctrl_c_between_reading_and_handing_over_loses_no_row(create_many, emula
 def one_by_one(run, outcomes):
     with run:
         for outcome in run:
-            outcomes.append(outcome)  # noqa: PERF402 - what was taken before the interrupt counts
+            outcomes.append(outcome)  # what was taken before the interrupt counts
 
 
 def at_once(run, outcomes):
@@ -282,7 +282,7 @@ def at_once(run, outcomes):
 
 
 @pytest.mark.parametrize("take", [one_by_one, at_once])
-@pytest.mark.parametrize("crossing", itertools.product(range(12), ["before", "after"]), ids=str)
+@pytest.mark.parametrize("crossing", [*itertools.product(range(12), ["before", "after"])], ids=str)
 def test_ctrl_c_at_any_crossing_loses_nothing(create_many, emulator, monkeypatch, crossing, take):
     def rows():
         for user in users(12):
