@@ -95,10 +95,11 @@ class Fault:
         if self.status in _BODILESS and (self.body or self.code or self.cut or self.drip):
             message = f"a {self.status} has no body: it goes with no body, code, cut or drip"
             raise ValueError(message)
-        headers: Mapping[object, object] = {**self.headers, "Content-Type": self.content_type or ""}
-        for name, text in headers.items():
-            if not all(isinstance(part, str) and part.isprintable() for part in (name, text)):
-                message = f"header {name!r}: expected printable text"  # not shown: it may be a key
+        header: tuple[object, object]
+        for header in (*self.headers.items(), ("Content-Type", self.content_type or "")):
+            if not all(isinstance(part, str) and part.isprintable() for part in header):
+                # What it is stays out of the message: it may be a key.
+                message = f"header {header[0]!r}: expected printable text"
                 raise ValueError(message)
 
     @property
@@ -175,7 +176,7 @@ class ScriptedFault:
 class FaultScript:
     """The faults still to come, tried in the order they were added. Safe between threads."""
 
-    def __init__(self, seed: int = 0, faults: Iterable[Fault] = ()) -> None:
+    def __init__(self, seed: int, faults: Iterable[Fault]) -> None:
         self._lock = threading.Lock()
         self.reset(seed, faults)
 
@@ -200,7 +201,7 @@ class FaultScript:
             return line
 
     def take(
-        self, record: Record, headers: CIMultiDictProxy[str], asked: str | None = None
+        self, record: Record, headers: CIMultiDictProxy[str], asked: str | None
     ) -> Fault | None:
         """Return the fault for a request that has come in, if there is one.
 
@@ -235,12 +236,10 @@ class FaultScript:
         # Nothing is drawn for what is certain: to script it leaves the luck of the rest as it is.
         return fault.chance == 1 or self._random.random() < fault.chance
 
-    def clear(self, number: int | None = None) -> bool:
-        """Forget every fault that is still to come, or one; return whether there was any."""
+    def clear(self, number: int | None = None) -> None:
+        """Forget every fault that is still to come, or one."""
         with self._lock:
-            before = len(self._lines)
             self._lines = [line for line in self._lines if number not in (None, line.number)]
-            return len(self._lines) < before
 
 
 def _encode(body: Body) -> bytes:
