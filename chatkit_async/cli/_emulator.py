@@ -97,9 +97,10 @@ def _rate_limit(
             if burst is None:
                 return TokenBucket(rate=rate, retry_after=wait, per_key=per_key)
             return TokenBucket(rate=rate, burst=burst, retry_after=wait, per_key=per_key)
-        limit = int(rate) if rate == int(rate) else 0  # which is refused
-        return FixedWindow(limit=limit, window=window, retry_after=wait, per_key=per_key)
-    except (ValueError, OverflowError) as error:
+        if not rate.is_integer():
+            raise click.UsageError("--rate-limit should be a whole number, with --window.")
+        return FixedWindow(limit=int(rate), window=window, retry_after=wait, per_key=per_key)
+    except ValueError as error:
         raise click.UsageError(f"no such rate limit: {error}.") from None
 
 
@@ -234,7 +235,7 @@ async def _serve(server: "Emulator", port: int, *, as_json: bool) -> None:
         await server.__aenter__()
     except OSError as error:
         raise click.ClickException(
-            f"port {port} cannot be had: {error.strerror}. Choose another, or leave --port out."
+            f"cannot listen on port {port}: {error.strerror}. Choose another, or leave --port out."
         ) from None
     try:
         if as_json:
@@ -264,6 +265,9 @@ def assignment(name: str, value: str, platform: str = sys.platform) -> str:
 
 
 def _show(record: "Record") -> None:
-    at = datetime.fromtimestamp(record.received_at).astimezone()
+    try:
+        at = f"{datetime.fromtimestamp(record.received_at).astimezone():%H:%M:%S}"
+    except (ValueError, OverflowError, OSError):  # the clock was set beyond all calendars
+        at = f"{record.received_at:.0f}"
     with suppress(click.exceptions.Exit):  # nobody reads it; whoever asked still gets a reply
-        note(f"{at:%H:%M:%S} {record}")
+        note(f"{at} {record}")

@@ -72,6 +72,18 @@ def test_it_serves_on_when_nobody_reads_the_requests(start):
     process.wait(timeout=30)
 
 
+def test_a_request_beyond_all_calendars_is_shown_in_unix_seconds(start):
+    process = start("emulator", "--json", "--time", "1e18", "--freeze")
+    printed = json.loads(process.stdout.readline())
+    printed.pop("control_url")
+    process.stderr.readline()
+    process.stderr.readline()
+    assert create(**printed).status == "active"
+    assert process.stderr.readline().startswith("1000000000000000000 POST /v1/chatkit/sessions 200")
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=30)
+
+
 @pytest.fixture
 def taken():
     """A port that somebody else listens on."""
@@ -83,7 +95,7 @@ def test_a_port_that_is_taken_is_told(invoke, taken):
     result = invoke("emulator", "--port", str(taken))
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.startswith(f"Error: port {taken} cannot be had: ")
+    assert result.stderr.startswith(f"Error: cannot listen on port {taken}: ")
     assert "leave --port out" in result.stderr
 
 
@@ -225,8 +237,12 @@ def test_time_runs_on_unless_it_is_frozen(invoke, server):
         (["--time", "noon"], "'noon' should be Unix seconds or a date"),
         (["--time", "nan"], "the clock cannot be set to nan"),
         (["--rate-limit", "0"], "no such rate limit: 'rate' must be > 0"),
-        (["--rate-limit", "1.5", "--window", "60"], "no such rate limit: 'limit' must be >= 1"),
-        (["--rate-limit", "inf", "--window", "60"], "no such rate limit: "),
+        (
+            ["--rate-limit", "1.5", "--window", "60"],
+            "--rate-limit should be a whole number, with --window.",
+        ),
+        (["--rate-limit", "inf", "--window", "60"], "--rate-limit should be a whole number"),
+        (["--rate-limit", "0", "--window", "60"], "no such rate limit: 'limit' must be >= 1"),
         (["--rate-limit", "1", "--retry-after", "soon"], "no such rate limit: "),
         (["--rate-limit", "1", "--burst", "1", "--window", "60"], "--burst is a bucket's"),
         (["--burst", "1"], "go with --rate-limit"),
