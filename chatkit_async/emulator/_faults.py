@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from random import Random
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from attrs import define, field, frozen
 from attrs.validators import ge, in_, instance_of, le, optional
@@ -95,11 +95,11 @@ class Fault:
         if self.status in _BODILESS and (self.body or self.code or self.cut or self.drip):
             message = f"a {self.status} has no body: it goes with no body, code, cut or drip"
             raise ValueError(message)
-        header: tuple[object, object]
-        for header in (*self.headers.items(), ("Content-Type", self.content_type or "")):
-            if not all(isinstance(part, str) and part.isprintable() for part in header):
-                # What it is stays out of the message: it may be a key.
-                message = f"header {header[0]!r}: expected printable text"
+        headers = {**self.headers, "Content-Type": self.content_type or ""}
+        for name, text in cast("Mapping[object, object]", headers).items():
+            if not all(isinstance(part, str) and part.isprintable() for part in (name, text)):
+                # Its value is not shown: it may be a key.
+                message = f"header {name!r}: expected printable text"
                 raise ValueError(message)
 
     @property
