@@ -351,8 +351,8 @@ def _advise(job: Job[V], given: Options) -> None:
         return
     if job.unfinished:
         note("--resume goes on from here.")
-    # What stopped the run rejected rows as well, which need no other option.
-    rejected = 0 if job.stopped_by is not None else job.totals["rejected"]
+    # What ended the run early rejected rows as well, which need no other option.
+    rejected = 0 if job.interrupted or job.stopped_by is not None else job.totals["rejected"]
     for number, advice in (
         (job.totals["unknown"], "of unknown outcome: --resume --retry-unknown to send again."),
         (rejected, "rejected: mend the input, then --resume --retry-rejected."),

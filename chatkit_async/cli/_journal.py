@@ -35,9 +35,8 @@ _HEAD = b'{"record": "header"'
 _PRIVATE = 0o600
 _OTHERS = 0o077
 
-# Refusals that are not a row's fault: they stop a run, and a resumed one sends the row again.
-_STOPPING_STATUSES = (401, 403)
-_STOPPING_CODES = ("insufficient_quota",)
+# Refusals of the key or of the rate, which are not a row's fault: a resumed run sends it again.
+_NOT_OF_THE_ROW = (401, 403, 429)
 
 
 class JournalError(click.ClickException):
@@ -454,12 +453,8 @@ def _state(record: Mapping[str, object], now: float) -> State:
         case "cancelled":
             return State.DONE
         case "rejected":
-            error = record.get("error")
-            stopping = (
-                _member(error, "status_code") in _STOPPING_STATUSES
-                or _member(error, "code") in _STOPPING_CODES
-            )
-            return State.OPEN if stopping else State.REJECTED
+            status = _member(record.get("error"), "status_code")
+            return State.OPEN if status in _NOT_OF_THE_ROW else State.REJECTED
         case "unknown":
             return State.UNKNOWN
         case "not_attempted":

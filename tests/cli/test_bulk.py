@@ -716,6 +716,18 @@ def test_ctrl_c_finishes_what_is_in_flight(invoke, emulator, rows, ctrl_c_at):
     assert len(kinds()) == len(emulator.sessions) < 9
 
 
+def test_an_interrupted_run_leaves_its_rejected_rows_to_the_one_that_resumes_it(
+    invoke, emulator, rows, ctrl_c_at
+):
+    name = rows(9)
+    emulator.fail(status=400)
+    ctrl_c_at(3, times=1)
+    result = create(invoke, name, "--concurrency", "1")
+    assert "1 rejected" in result.stderr
+    assert result.stderr.endswith("--resume goes on from here.\n")
+    assert "1 row rejected: mend the input" in resume(invoke, name).stderr
+
+
 def test_a_second_ctrl_c_stops_at_once(invoke, emulator, rows, ctrl_c_at):
     name = rows(9)
     emulator.fail(times=None, delay=math.inf)

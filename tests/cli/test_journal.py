@@ -341,12 +341,7 @@ def test_damage_within_is_told_by_its_line_and_nothing_is_changed(path, record, 
         (outcome("rejected", error=RateLimitError("x", status_code=404)), State.REJECTED),
         (outcome("rejected", error=RateLimitError("x", status_code=401)), State.OPEN),
         (outcome("rejected", error=RateLimitError("x", status_code=403)), State.OPEN),
-        (
-            outcome(
-                "rejected", error=RateLimitError("x", status_code=429, code="insufficient_quota")
-            ),
-            State.OPEN,
-        ),
+        (outcome("rejected", error=RateLimitError("x", status_code=429)), State.OPEN),
     ],
 )
 def test_the_last_record_of_a_row_says_where_it_is(path, last, state):
