@@ -5,9 +5,11 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from io import BufferedReader
 from itertools import islice
+from math import inf
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 import click
@@ -79,7 +81,7 @@ def _run_options(command: F) -> F:
         ),
         click.option(
             "--rate",
-            type=click.FloatRange(0, min_open=True),
+            type=float,
             metavar="N",
             help="Rows started per second, at most. Default: no limit.",
         ),
@@ -115,6 +117,9 @@ class Options:
             raise click.UsageError(
                 "--retry-unknown, --retry-rejected and --renew-expired go with --resume."
             )
+        # Not click's own range, which lets NaN through; and here, before there is a journal.
+        if self.rate is not None and not 0 < self.rate < inf:
+            raise click.UsageError("--rate should be more than 0, and finite.")
 
 
 _SOURCE = click.argument(
@@ -242,26 +247,26 @@ def _opened(
 ) -> Generator[tuple[Stream, os.stat_result | None]]:
     """Open the input, which may be a journal: one that is being written is not read."""
     if source.name == "-":
-        # Nobody may be there to give any.
-        stdin = cast("BinaryIO | None", getattr(sys.stdin, "buffer", None))
+        # A program can be started without it.
+        stdin = cast("Stream | None", getattr(sys.stdin, "buffer", None))
         if stdin is None:
             raise InputError("there is no standard input")
-        yield cast("Stream", stdin), None
+        yield stdin, None
     else:
         with _file(source) as file:
             if journal:
                 _refuse_if_locked(file, source)
-            yield cast("Stream", file), os.fstat(file.fileno())
+            yield file, os.fstat(file.fileno())
 
 
-def _file(source: Path) -> BinaryIO:
+def _file(source: Path) -> BufferedReader:
     try:
         return source.open("rb")
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror or error}") from None
 
 
-def _refuse_if_locked(file: BinaryIO, source: Path) -> None:
+def _refuse_if_locked(file: BufferedReader, source: Path) -> None:
     try:
         lock(file.fileno(), shared=True)
     except BlockingIOError:
@@ -271,21 +276,21 @@ def _refuse_if_locked(file: BinaryIO, source: Path) -> None:
 def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: int | None) -> int:
     """Say what is wrong with any row; returns the exit code."""
     number = wrong = 0
-    runs = _Runs()
-    with _each_warning_once(), closing(runs):
+    lines = _ProblemLines()
+    with _each_warning_once(), closing(lines):
         for row in islice(source.all(), limit):
             number += 1
             problems = dict(row.problems)
             if "row" not in problems:  # else there is nothing to check
                 problems = {**dict(check(row.value)), **problems}
             wrong += bool(problems)
-            runs.add(row.line, problems)
+            lines.add(row.line, problems)
     note(f"{counted(number, 'row')}, {wrong:,} of them wrong. Nothing was sent.")
     return USAGE if wrong else 0
 
 
-class _Runs:
-    """Tells problems, and one of many rows on end only once."""
+class _ProblemLines:
+    """Shows the problems of rows; one that rows in succession share is shown once."""
 
     def __init__(self) -> None:
         self._open: dict[Problem, tuple[int, int]] = {}
@@ -302,7 +307,7 @@ class _Runs:
         self._open = goes_on
 
     def close(self) -> None:
-        """Tell the rest."""
+        """Show the rest."""
         self.add(0, {})
 
 

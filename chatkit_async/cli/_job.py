@@ -15,7 +15,7 @@ from chatkit_async.bulk import BulkRun, Kind, Outcome
 from chatkit_async.cli._journal import KIND_OF, History, State, outcome_record
 from chatkit_async.cli._output import note, without_secrets, write_json
 from chatkit_async.cli._progress import Progress, duration
-from chatkit_async.cli._rows import CHUNK, Decoder, InputError, Row, Rows, Stream, read
+from chatkit_async.cli._rows import Decoder, InputError, Row, Rows, Stream, read
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import ChatKitError, ParameterError
 
@@ -114,9 +114,13 @@ class Source(Generic[V]):
 
     def all(self) -> Iterator[Row[V]]:
         """Read all rows, one after the other, with nothing else going on."""
-        while data := self.stream.read1(CHUNK):
+        while data := read(self.stream):
             yield from self.rows.feed(data)
         yield from self.rows.end()
+
+    async def read(self) -> bytes:
+        """Read the next bytes, in a thread if someone has to write them first; none at the end."""
+        return await asyncio.to_thread(read, self.stream) if self.waits else read(self.stream)
 
 
 class Job(Generic[V]):
@@ -208,7 +212,7 @@ class Job(Generic[V]):
         return (
             self.interrupted
             or self.stopped_by is not None
-            or self._sent == self._limit
+            or (self._sent == self._limit and not self._at_end)
             or self.totals["not_attempted"] > 0
         )
 
@@ -218,7 +222,9 @@ class Job(Generic[V]):
         """The rows to send, each with its intent written."""
         source = self._source
         while not self._at_end:
-            data = await read(source.stream, waits=source.waits)
+            if self._sent == self._limit and source.waits:
+                return  # not waiting for a row that may never come
+            data = await source.read()
             for row in source.rows.feed(data) if data else source.rows.end():
                 if self._sent == self._limit or self._failure is not None:
                     return
@@ -237,6 +243,7 @@ class Job(Generic[V]):
             )
 
     def _is_to_send(self, row: Row[V]) -> bool:
+        """Whether a row is to be sent; of one that is not, note what it comes to."""
         state = self._sink.history.state(row.index)
         if state is not None:
             sends = self._again.includes(state)

@@ -3,7 +3,6 @@
 Sans-IO: bytes go in, in pieces of any size, and rows come out. `read` brings the bytes.
 """
 
-import asyncio
 import csv
 import json
 import re
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 import attrs
 import click
@@ -25,7 +24,6 @@ from chatkit_async.options import described
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
-Format: TypeAlias = Literal["csv", "jsonl"]
 Values: TypeAlias = dict[str, object]
 Cell: TypeAlias = Callable[[str], object]
 
@@ -141,18 +139,14 @@ class Stream(Protocol):
         ...
 
 
-async def read(stream: Stream, *, waits: bool) -> bytes:
+def read(stream: Stream) -> bytes:
     """Read the next bytes; none at the end.
-
-    Args:
-        stream: What to read.
-        waits: Whether reading may wait for someone to write: then it does so in a thread.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        return await asyncio.to_thread(stream.read1, CHUNK) if waits else stream.read1(CHUNK)
+        return stream.read1(CHUNK)
     except OSError as error:
         raise InputError(f"cannot read the input: {error.strerror or error}") from None
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -240,6 +241,21 @@ def test_a_limit_ends_the_run_and_resuming_goes_on(invoke, emulator, rows):
     assert users(emulator) == expected(5)
 
 
+def test_a_limit_that_the_input_does_not_exceed_leaves_nothing_to_resume(invoke, emulator, rows):
+    result = create(invoke, rows(2), "--limit", "2")
+    assert result.stderr.startswith("2 rows: 2 created. ")
+    assert "--resume" not in result.stderr
+
+
+def test_a_limit_does_not_wait_for_another_row(start, emulator, folder):
+    process = start("bulk", "create", "-", "-o", "out.jsonl", "--limit=2", stdin=subprocess.PIPE)
+    process.stdin.write(ROWS.format(0) + ROWS.format(1))
+    process.stdin.flush()
+    assert process.wait(30) == 0
+    assert kinds() == ["created"] * 2
+    assert "The first 2 rows: 2 created." in process.stderr.read()
+
+
 def test_a_rate_is_kept(invoke, emulator, rows):
     emulator.rate_limit = TokenBucket(rate=1000, burst=5)
     assert create(invoke, rows(5), "--rate", "500").exit_code == 0
@@ -284,6 +300,8 @@ def test_an_input_that_cannot_be_opened_says_so(invoke, emulator, rows, monkeypa
         (["-o", "x", "--renew-expired"], "go with --resume"),
         (["--concurrency", "0"], "--concurrency"),
         (["--rate", "0"], "--rate"),
+        (["--rate", "nan"], "--rate should be more than 0, and finite."),
+        (["--rate", "inf"], "--rate should be more than 0, and finite."),
         (["--limit", "0"], "--limit"),
     ],
 )
@@ -337,6 +355,19 @@ def test_a_dry_run_of_an_input_that_breaks_off_tells_what_was_before(invoke, fol
     assert result.exit_code == 1
     assert result.stderr.startswith("line 2: workflow: is required\n")
     assert "Error: line 3: a quotation mark is never closed" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_an_input_that_cannot_be_read_says_so(invoke, emulator, folder, monkeypatch, arguments):
+    class Broken:
+        def read1(self, size):
+            raise OSError(5, "Input/output error")
+
+    system = SimpleNamespace(stdin=SimpleNamespace(buffer=Broken()))
+    monkeypatch.setattr("chatkit_async.cli._bulk.sys", system)
+    result = create(invoke, "-", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("Error: cannot read the input: Input/output error\n")
 
 
 def test_a_dry_run_of_ids(invoke, folder):

@@ -487,14 +487,12 @@ class Broken:
         raise OSError(5, "Input/output error")
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_a_stream_is_read_piece_by_piece(waits):
+def test_a_stream_is_read_piece_by_piece():
     stream = io.BytesIO(b"x" * (CHUNK + 1))
-    pieces = [await read(stream, waits=waits) for _ in range(3)]
+    pieces = [read(stream) for _ in range(3)]
     assert [len(piece) for piece in pieces] == [CHUNK, 1, 0]
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_a_stream_that_cannot_be_read_is_an_error_of_the_input(waits):
+def test_a_stream_that_cannot_be_read_is_an_error_of_the_input():
     with pytest.raises(InputError, match="cannot read the input: Input/output error"):
-        await read(Broken(), waits=waits)
+        read(Broken())
