@@ -16,10 +16,10 @@ import click
 
 from chatkit_async.bulk import CONCURRENCY, BulkRun
 from chatkit_async.cli._failures import AUTHENTICATION, INTERRUPTED, PARTIAL, USAGE, exit_code
-from chatkit_async.cli._job import Again, Job, Printed, Sink, Source, counted
+from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
 from chatkit_async.cli._journal import Header, Journal, lock
 from chatkit_async.cli._options import debug_option, secret_option, timeout_option
-from chatkit_async.cli._output import note, without_secrets
+from chatkit_async.cli._output import counted, note, without_secrets
 from chatkit_async.cli._rows import (
     CsvDecoder,
     Decoder,

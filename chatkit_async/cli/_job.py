@@ -13,7 +13,7 @@ import click
 
 from chatkit_async.bulk import BulkRun, Kind, Outcome
 from chatkit_async.cli._journal import KIND_OF, History, State, outcome_record
-from chatkit_async.cli._output import note, without_secrets, write_json
+from chatkit_async.cli._output import counted, note, without_secrets, write_json
 from chatkit_async.cli._progress import Progress, duration
 from chatkit_async.cli._rows import Decoder, InputError, Row, Rows, Stream, read
 from chatkit_async.client import AsyncChatKit
@@ -344,11 +344,6 @@ class Job(Generic[V]):
             self._say(
                 f"line {sessions[undone.row]}: {undone.row} was created, not written, and {said}"
             )
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things, for people."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) -> Outcome[V]:

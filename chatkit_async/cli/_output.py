@@ -66,6 +66,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def without_secrets(text: str) -> str:
     """The text without the key, and without what looks like a credential."""
     return mask_text(text, (os.environ.get("OPENAI_API_KEY", "").strip(),))

@@ -17,7 +17,7 @@ import attrs
 import click
 
 from chatkit_async._protocol import cancel_session, create_session
-from chatkit_async.cli._output import without_secrets
+from chatkit_async.cli._output import counted, without_secrets
 from chatkit_async.errors import ParameterError, Problem
 from chatkit_async.options import described
 
@@ -293,13 +293,12 @@ class CsvDecoder:
             raise InputError("the input is empty: the first line of CSV names its columns")
 
     def _header(self, line: bytes) -> dict[tuple[str, ...], Cell]:
+        # No name has one of these in it, so the header says which it is.
+        self._delimiter = next((mark for mark in ",;\t" if mark.encode() in line), ",")
         try:
-            text = line.decode()
-            # No name has one of these in it, so the header says which it is.
-            self._delimiter = next((mark for mark in ",;\t" if mark in text), ",")
-            names = self._cells(text)
+            names = self._cells(line)
         except ValueError as error:
-            raise InputError(f"line {self._begun} is no header of CSV: {error}") from None
+            raise InputError(f"line {self._begun}, the header of the CSV, {error}") from None
         columns: dict[tuple[str, ...], Cell] = {}
         problems: list[str] = []
         for name in names:
@@ -313,10 +312,12 @@ class CsvDecoder:
             raise InputError(f"line {self._begun} is no header:{''.join(problems)}")
         return columns
 
-    def _cells(self, text: str) -> list[str]:
-        lines = [f"{line}\n" for line in text.split("\n")]
+    def _cells(self, row: bytes) -> list[str]:
         try:
+            lines = [f"{line}\n" for line in row.decode().split("\n")]
             rows = list(csv.reader(lines, strict=True, delimiter=self._delimiter))
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8") from None
         except csv.Error as error:
             raise ValueError(f"is not CSV: {error}") from None
         if len(rows) != 1:
@@ -325,13 +326,11 @@ class CsvDecoder:
 
     def _row(self, columns: Mapping[tuple[str, ...], Cell], line: bytes) -> Decoded[Values]:
         try:
-            cells = self._cells(line.decode())
-        except UnicodeDecodeError:
-            return _unreadable(self._begun, line, "is not UTF-8")
+            cells = self._cells(line)
         except ValueError as error:
             return _unreadable(self._begun, line, str(error))
         if len(cells) != len(columns):
-            said = f"has {len(cells)} cells, and the header {len(columns)} columns"
+            said = f"has {counted(len(cells), 'cell')}, and the header {len(columns)}"
             return _unreadable(self._begun, line, said)
         values: Values = {}
         problems: list[Problem] = []

@@ -326,7 +326,7 @@ def test_a_dry_run_tells_every_problem_at_once_and_sends_nothing(invoke, folder)
         "line 3: user: is required",
         "line 3: workflow: is required",
         "line 3: expires_after.seconds: should be a whole number, is 'soon'",
-        "line 5: row: has 1 cells, and the header 3 columns",
+        "line 5: row: has 1 cell, and the header 3",
         "4 rows, 3 of them wrong. Nothing was sent.",
     ]
     assert [path.name for path in folder.iterdir()] == ["rows.csv"]

@@ -140,8 +140,8 @@ def test_every_problem_of_a_row_is_found():
         ("state_variables.", "column 'state_variables.' should name a variable"),
         ("state_variables.:", "should name a variable"),
         ("user,", "column '' is no field of a session"),
-        (b"\xff", "line 1 is no header of CSV"),
-        ('"user"x', "line 1 is no header of CSV: is not CSV"),
+        (b"\xff", "line 1, the header of the CSV, is not UTF-8"),
+        ('"user"x', "line 1, the header of the CSV, is not CSV: "),
     ],
 )
 def test_a_header_that_is_none_is_an_error_of_the_input(header, said):
@@ -185,8 +185,8 @@ def test_a_cell_in_quotation_marks_can_go_over_lines_and_lines_are_counted():
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (b"a,b,c", "has 3 cells, and the header 2 columns"),
-        (b"a", "has 1 cells, and the header 2 columns"),
+        (b"a,b,c", "has 3 cells, and the header 2"),
+        (b"a", "has 1 cell, and the header 2"),
         (b"\xff,b", "is not UTF-8"),
         (b'"a"x,b', "is not CSV"),
         (b'a"b,c\nd"e,f', "has a quotation mark in a cell that is not in quotation marks"),
