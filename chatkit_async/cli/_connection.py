@@ -5,12 +5,12 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from email.utils import parsedate_to_datetime
 from typing import cast
 from urllib.parse import urlsplit
 
 import attrs
 
+from chatkit_async._protocol import http_date
 from chatkit_async.cli._finding import Finding
 from chatkit_async.cli._settings import Target
 from chatkit_async.client import AsyncChatKit
@@ -189,10 +189,10 @@ def _accepted(status: int, request_id: str | None) -> Finding:
 
 def clock(date: str, now: float) -> Finding:
     """Compare this machine's clock with the time a server's Date header says."""
-    try:
-        ahead = now - parsedate_to_datetime(date).timestamp()
-    except (ValueError, OverflowError):
+    then = http_date(date)
+    if then is None:
         return Finding("clock", "skipped", "the server did not tell the time")
+    ahead = now - then.timestamp()
     if abs(ahead) <= CLOCK_TOLERANCE:
         return Finding("clock", "ok", "this machine's agrees with the server's")
     direction = "ahead of" if ahead > 0 else "behind"

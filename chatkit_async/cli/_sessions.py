@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import TypeVar
 
 import click
 
@@ -33,6 +34,8 @@ from chatkit_async.models import (
     WorkflowTracingParam,
 )
 from chatkit_async.sessions import AsyncSessions
+
+P = TypeVar("P")
 
 
 def _state_variables(
@@ -118,21 +121,26 @@ def create(
     \b
       chatkit-async create --user u_1 --workflow wf_1 --json --show-secret
     """  # noqa: D301 - click wants the character itself
-    upload = FileUploadParam(enabled=file_upload, max_file_size=max_file_size, max_files=max_files)
     params = SessionCreateParams(
         user=user,
         workflow=ChatSessionWorkflowParam(
             id=workflow,
             version=workflow_version,
             state_variables=state_variables,
-            tracing=None if tracing is None else WorkflowTracingParam(enabled=tracing),
+            tracing=_unless_empty(WorkflowTracingParam(enabled=tracing)),
         ),
-        chatkit_configuration=_configuration(
-            None if thread_titles is None else AutomaticThreadTitlingParam(enabled=thread_titles),
-            None if upload == FileUploadParam() else upload,
-            None
-            if history is None and recent_threads is None
-            else HistoryParam(enabled=history, recent_threads=recent_threads),
+        chatkit_configuration=_unless_empty(
+            ChatSessionChatKitConfigurationParam(
+                automatic_thread_titling=_unless_empty(
+                    AutomaticThreadTitlingParam(enabled=thread_titles)
+                ),
+                file_upload=_unless_empty(
+                    FileUploadParam(
+                        enabled=file_upload, max_file_size=max_file_size, max_files=max_files
+                    )
+                ),
+                history=_unless_empty(HistoryParam(enabled=history, recent_threads=recent_threads)),
+            )
         ),
         expires_after=expires_after,
         rate_limits=rate_limit,
@@ -146,16 +154,9 @@ def create(
         note("The client secret is masked: --show-secret prints it.")
 
 
-def _configuration(
-    titling: AutomaticThreadTitlingParam | None,
-    upload: FileUploadParam | None,
-    history: HistoryParam | None,
-) -> ChatSessionChatKitConfigurationParam | None:
-    """The configuration, of which what is not given is left to the API."""
-    wanted = ChatSessionChatKitConfigurationParam(
-        automatic_thread_titling=titling, file_upload=upload, history=history
-    )
-    return None if wanted == ChatSessionChatKitConfigurationParam() else wanted
+def _unless_empty(param: P) -> P | None:
+    """The parameter; None if nothing of it was given: it is left to the API then."""
+    return None if param == type(param)() else param
 
 
 async def _create(params: SessionCreateParams, timeout: float) -> ChatSession:
