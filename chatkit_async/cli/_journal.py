@@ -303,11 +303,13 @@ class Journal:
 
     def _check(self, header: Header) -> None:
         if self.header.command != header.command:
-            raise click.UsageError(f"{self._path} is of `{self.header.command}`.")
+            raise click.UsageError(
+                f"{self._path} is the journal of `{self.header.command}`: name another file."
+            )
         if self.header.base_url != header.base_url:
             raise click.UsageError(
                 f"{self._path} is of a run against {self.header.base_url}, and the base URL is now "
-                f"{header.base_url}."
+                f"{header.base_url}: set OPENAI_BASE_URL to what it was."
             )
         if self.header.defaults is not None and header.defaults is None:
             raise click.UsageError(

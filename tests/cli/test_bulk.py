@@ -546,7 +546,7 @@ def test_a_journal_of_one_command_is_none_of_the_other(invoke, emulator, rows):
     create(invoke, rows(1))
     result = invoke("bulk", "cancel", "out.jsonl", "-o", "out.jsonl", "--resume")
     assert result.exit_code in {1, 2}
-    assert "is in use" in result.stderr or "is of `bulk create`" in result.stderr
+    assert "is in use" in result.stderr or "is the journal of `bulk create`" in result.stderr
 
 
 def test_what_a_run_still_writes_is_not_cancelled(invoke, emulator, rows):

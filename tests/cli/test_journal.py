@@ -248,8 +248,8 @@ def test_a_folder_that_cannot_be_opened_is_left_to_the_system(path, monkeypatch)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"command": "bulk cancel"}, "is of `bulk create`"),
-        ({"base_url": "https://api.openai.com/v1"}, "is of a run against http://127.0.0.1/v1"),
+        ({"command": "bulk cancel"}, "is the journal of `bulk create`: name another file."),
+        ({"base_url": "https://api.openai.com/v1"}, "is of a run against http://127.0.0.1/v1, "),
     ],
 )
 def test_a_run_is_resumed_as_what_it_is(path, change, said):
