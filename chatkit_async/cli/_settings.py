@@ -15,7 +15,7 @@ from chatkit_async.secret import Secret
 _KINDS: Mapping[str, str] = {
     "sk-admin-": "an admin key, which manages an organization and cannot create sessions",
     "sk-ant-": "a key of Anthropic's API",
-    "ek_": "a session's client secret, which belongs into a browser",
+    "ek_": "a session's client secret, which belongs in a browser",
     "sess-": "a browser's login",
     "AIza": "a key of Google's API",
     "gsk_": "a key of Groq's API",
@@ -35,7 +35,6 @@ _GET_A_KEY = (
     "Make a key at https://platform.openai.com/api-keys and set OPENAI_API_KEY to it. "
     "`chatkit-async demo` works without one."
 )
-
 
 # Settings that are right, and not from the environment: beside these, one at a time is looked at.
 _NEUTRAL: ClientOptions = {
