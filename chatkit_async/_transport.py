@@ -100,13 +100,15 @@ class Tally:
     Attributes:
         sent: Requests that got a connection to go out on.
         answered: Those of them that were answered.
+        reused_at: When the last one got a connection that was used before; -inf: it did not.
     """
 
-    __slots__ = ("answered", "sent")
+    __slots__ = ("answered", "reused_at", "sent")
 
     def __init__(self) -> None:
         self.sent: int = 0
         self.answered: int = 0
+        self.reused_at: float = -inf
 
 
 class Transport:
@@ -157,7 +159,7 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
         link: Link,
-        tally: Tally | None = None,
+        tally: Tally,
     ) -> Reply:
         """Send a request and read its reply.
 
@@ -176,11 +178,11 @@ class Transport:
         may_be_stale = True
         while True:
             session = self._session()
+            tally.reused_at = -inf
             _tally.set(tally)
-            if tally is not None and session is self._borrowed:
+            if session is self._borrowed:
                 tally.sent += 1  # its connector does not tell
             try:
-                _reused_at.set(-inf)
                 response = await session.request(
                     method,
                     url,
@@ -190,11 +192,11 @@ class Transport:
                     **link.arguments,
                 )
             except (aiohttp.ClientError, OSError, UnicodeError) as error:
-                if may_be_stale and _is_stale(error):
+                if may_be_stale and _is_stale(error, tally.reused_at):
                     may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
                 failure = _failure(error, url)
-                if tally is not None and session is self._borrowed and is_no_connection(failure):
+                if session is self._borrowed and is_no_connection(failure):
                     tally.sent -= 1
             else:
                 return await _read(response)
@@ -353,7 +355,7 @@ def _close_at_once(session: aiohttp.ClientSession) -> None:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells when a request got a connection that was used before.
+    """Tells a call's tally that its request got a connection, and whether that was used before.
 
     In a forked child it counts as closed, and is left alone: its connections are the parent's, and
     closing them would take them off the selector, which the two processes share.
@@ -379,25 +381,21 @@ class _Connector(aiohttp.TCPConnector):
     ) -> "Connection":
         connection = await super().connect(req, traces, timeout)
         protocol = cast("ResponseHandler", connection.protocol)  # until it is released
+        tally = _tally.get()
+        tally.sent += 1
         if protocol in self._used:
-            _reused_at.set(asyncio.get_running_loop().time())
+            tally.reused_at = asyncio.get_running_loop().time()
         self._used.add(protocol)
-        if (tally := _tally.get()) is not None:
-            tally.sent += 1
         return connection
 
 
-_reused_at: ContextVar[float] = ContextVar("_reused_at", default=-inf)
-"""When the last request sent from here got a connection that was used before, if it did."""
+_tally: ContextVar[Tally] = ContextVar("_tally")
+"""The tally of the call that is sent from here."""
 
 
-_tally: ContextVar[Tally | None] = ContextVar("_tally", default=None)
-"""Who wants to know of the request that is sent from here."""
-
-
-def _is_stale(error: Exception) -> bool:
+def _is_stale(error: Exception, reused_at: float) -> bool:
     """Whether a used connection failed as one does that the server had closed while it was idle."""
-    if asyncio.get_running_loop().time() - _reused_at.get() > _STALE_WITHIN:
+    if asyncio.get_running_loop().time() - reused_at > _STALE_WITHIN:
         return False
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
         return False  # the message is the part of an answer that was read

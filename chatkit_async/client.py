@@ -320,7 +320,7 @@ class AsyncChatKit:
             The result, the reply it was read from, the attempts made, and the seconds spent.
         """
         settings, now, gate = self._settings, self._seam.now, self._gate
-        tally = None if row is None else row.tally
+        tally = Tally() if row is None else row.tally
         timeout = options.get("timeout", settings.timeout)
         attempt_timeout = options.get("attempt_timeout", settings.attempt_timeout)
         max_retries = options.get("max_retries", settings.max_retries)
@@ -416,7 +416,7 @@ class AsyncChatKit:
         call: Call[T],
         attempt_timeout: float | None,
         time_left: float | None,
-        tally: Tally | None,
+        tally: Tally,
     ) -> tuple[T, Reply]:
         """Send a call once, and read the reply.
 
@@ -452,7 +452,7 @@ class AsyncChatKit:
         finally:
             del failure
 
-    async def _exchange(self, call: Call[T], keys: list[Secret], tally: Tally | None) -> Reply:
+    async def _exchange(self, call: Call[T], keys: list[Secret], tally: Tally) -> Reply:
         """Send a call, and once more if a callable has another key than the one rejected.
 
         `keys` is given each key that was sent.
@@ -462,12 +462,11 @@ class AsyncChatKit:
         if reply.status == HTTPStatus.UNAUTHORIZED and callable(self._settings.api_key):
             keys.append(await self._key())
             if keys[-1] != keys[0]:
-                if tally is not None:
-                    tally.answered += 1
+                tally.answered += 1
                 reply = await self._send(call, keys[-1], tally)
         return reply
 
-    async def _send(self, call: Call[T], key: Secret, tally: Tally | None) -> Reply:
+    async def _send(self, call: Call[T], key: Secret, tally: Tally) -> Reply:
         headers = self._headers
         if call.headers or callable(self._settings.api_key):
             headers = headers.copy()

@@ -329,6 +329,8 @@ def _type_name(value: object) -> str:
 
 def hidden(options: T) -> T:
     """The same options, with all that may be a credential hidden."""
+    if not options:
+        return options
     masked = dict(cast("Mapping[str, object]", options))
     for name in _CREDENTIALS:
         if name in masked:

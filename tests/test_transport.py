@@ -54,10 +54,11 @@ async def transport():
     await transport.close()
 
 
-async def send(transport, server, *, path="/x", body=b"{}", link=LINK, headers=None, **options):
+async def send(transport, server, *, path="/x", body=b"{}", link=LINK, headers=None, tally=None):
     url = server if isinstance(server, URL) else URL(server.base_url + path, encoded=True)
     headers = {"Authorization": Secret(f"Bearer {KEY}")} if headers is None else headers
-    return await transport.send("POST", url, headers=headers, body=body, link=link, **options)
+    tally = Tally() if tally is None else tally
+    return await transport.send("POST", url, headers=headers, body=body, link=link, tally=tally)
 
 
 async def failure(*args, **options):

@@ -19,6 +19,7 @@ from server import Server
 from yarl import URL
 
 from chatkit_async import AsyncChatKit, ChatSession, Secret, _codec, _protocol
+from chatkit_async._transport import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,10 +47,10 @@ class Ladder:
         return await response.read()
 
     async def send(self) -> object:
-        return await self._client._send(self._call, self._key, None)
+        return await self._client._send(self._call, self._key, Tally())
 
     async def attempt(self) -> object:
-        return await self._client._attempt(self._call, 20.0, 60.0, None)
+        return await self._client._attempt(self._call, 20.0, 60.0, Tally())
 
     async def attempts(self) -> object:
         return await self._client._call(self._call, {})
