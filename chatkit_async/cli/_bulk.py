@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import attrs
 import click
 
-from chatkit_async.bulk import CONCURRENCY, BulkRun
+from chatkit_async.bulk import CONCURRENCY, BulkRun, SuccessKind
 from chatkit_async.cli._failures import AUTHENTICATION, INTERRUPTED, PARTIAL, USAGE, exit_code
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
 from chatkit_async.cli._journal import Header, Journal, lock
@@ -184,7 +184,8 @@ def create(
             _carry_out(
                 given,
                 header,
-                lambda sink: Job(rows, sink, "created", again=_again(given), limit=given.limit),
+                rows,
+                "created",
                 lambda client, values: client.sessions.create_many(
                     values, concurrency=given.concurrency, rate=given.rate
                 ),
@@ -217,18 +218,13 @@ def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
             _carry_out(
                 given,
                 header,
-                lambda sink: Job(rows, sink, "cancelled", again=_again(given), limit=given.limit),
+                rows,
+                "cancelled",
                 lambda client, ids: client.sessions.cancel_many(
                     ids, concurrency=given.concurrency, rate=given.rate
                 ),
             )
         )
-
-
-def _again(given: Options) -> Again:
-    return Again(
-        unknown=given.retry_unknown, rejected=given.retry_rejected, expired=given.renew_expired
-    )
 
 
 def _decoder(source: Path, given: str | None, defaults: Values) -> Decoder[Values]:
@@ -314,7 +310,8 @@ class _ProblemLines:
 def _carry_out(
     given: Options,
     header: Header,
-    make_job: Callable[[Sink], Job[V]],
+    rows: Source[V],
+    done: SuccessKind,
     start: Callable[[AsyncChatKit, AsyncIterator[V]], BulkRun[Any]],
 ) -> int:
     """Carry out a run; returns the exit code."""
@@ -331,10 +328,13 @@ def _carry_out(
                     given.output,
                     header,
                     resume=given.resume,
-                    show_secret=header.command == "bulk create",
+                    show_secret=done == "created",
                 )
             )
-        job = make_job(sink)
+        again = Again(
+            unknown=given.retry_unknown, rejected=given.retry_rejected, expired=given.renew_expired
+        )
+        job = Job(rows, sink, done, again=again, limit=given.limit)
         try:
             run(
                 job.work(client, lambda values: start(client, values)),

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import attrs
 import click
 
-from chatkit_async.bulk import BulkRun, Kind, Outcome
+from chatkit_async.bulk import BulkRun, Kind, Outcome, SuccessKind
 from chatkit_async.cli._journal import KIND_OF, History, State, outcome_record
 from chatkit_async.cli._output import counted, note, without_secrets, write_json
 from chatkit_async.cli._progress import Progress, duration
@@ -133,7 +133,7 @@ class Job(Generic[V]):
     """
 
     def __init__(
-        self, source: Source[V], sink: Sink, done: Kind, *, again: Again, limit: int | None
+        self, source: Source[V], sink: Sink, done: SuccessKind, *, again: Again, limit: int | None
     ) -> None:
         # In the order in which they are told.
         kinds: tuple[Kind, ...] = (done, "rejected", "unknown", "not_attempted")
