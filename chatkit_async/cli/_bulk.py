@@ -57,7 +57,7 @@ def _run_options(command: F) -> F:
             "--output",
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="FILE",
-            help="Where outcomes go: the journal to --resume by. Default: stdout.",
+            help="Where outcomes go: the journal to --resume by. Default: -, stdout.",
         ),
         click.option("--resume", is_flag=True, help="Go on with the run that FILE is of."),
         click.option(
@@ -94,11 +94,15 @@ def _run_options(command: F) -> F:
     return command
 
 
+def _unless_stdout(output: Path | None) -> Path | None:
+    return None if output == Path("-") else output
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """What both commands were told."""
 
-    output: Path | None
+    output: Path | None = attrs.field(converter=_unless_stdout)
     resume: bool
     retry_unknown: bool
     retry_rejected: bool
@@ -267,6 +271,8 @@ def _refuse_if_locked(file: BufferedReader, source: Path) -> None:
         lock(file.fileno(), shared=True)
     except BlockingIOError:
         raise InputError(f"{source} is being written by a run: end that first") from None
+    except OSError:
+        pass  # where no file can be locked, no run can write one
 
 
 def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: int | None) -> int:

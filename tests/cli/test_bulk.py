@@ -123,8 +123,9 @@ def test_what_a_file_is_follows_from_its_name_or_is_asked_for(invoke, emulator, 
     assert create(invoke, "rows.txt", "--format", "jsonl").exit_code == 0
 
 
-def test_without_an_output_outcomes_are_printed_and_secrets_masked(invoke, emulator, rows):
-    result = create(invoke, rows(1), output=None)
+@pytest.mark.parametrize("output", [None, "-"])
+def test_without_an_output_outcomes_are_printed_and_secrets_masked(invoke, emulator, rows, output):
+    result = create(invoke, rows(1), output=output)
     (session,) = emulator.sessions.values()
     record = json.loads(result.stdout)
     assert (record["record"], record["kind"], record["user"]) == ("outcome", "created", "user_0")
@@ -295,6 +296,7 @@ def test_an_input_that_cannot_be_opened_says_so(invoke, emulator, rows, monkeypa
     ("arguments", "said"),
     [
         (["--resume"], "--resume needs --output FILE"),
+        (["--resume", "-o", "-"], "--resume needs --output FILE"),
         (["-o", "x", "--retry-unknown"], "go with --resume"),
         (["-o", "x", "--retry-rejected"], "go with --resume"),
         (["-o", "x", "--renew-expired"], "go with --resume"),
@@ -547,6 +549,17 @@ def test_a_journal_of_one_command_is_none_of_the_other(invoke, emulator, rows):
     result = invoke("bulk", "cancel", "out.jsonl", "-o", "out.jsonl", "--resume")
     assert result.exit_code in {1, 2}
     assert "is in use" in result.stderr or "is the journal of `bulk create`" in result.stderr
+
+
+def test_where_files_cannot_be_locked_ids_are_read_all_the_same(
+    invoke, emulator, folder, monkeypatch
+):
+    def lock(descriptor, *, shared=False):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("chatkit_async.cli._bulk.lock", lock)
+    (folder / "ids").write_text("cksess_1\n")
+    assert "line 1: rejected: the API replied 404" in invoke("bulk", "cancel", "ids").stderr
 
 
 def test_what_a_run_still_writes_is_not_cancelled(invoke, emulator, rows):
