@@ -146,13 +146,13 @@ def _reason(error: Exception) -> str:
 
 async def _request(timeout: float) -> tuple[Finding, str | None]:
     """Make the request; returns what came of it, and the server's Date."""
-    async with AsyncChatKit(timeout=timeout, max_retries=0) as client:
-        try:
+    try:
+        async with AsyncChatKit(timeout=timeout, max_retries=0) as client:
             reply = await client.sessions.with_raw_response.cancel(NO_SUCH_SESSION)
-        except APIStatusError as error:
-            return _judged(error), error.headers.get("Date")
-        except ChatKitError as error:
-            return Finding("request", "failed", str(error)), None
+    except APIStatusError as error:
+        return _judged(error), error.headers.get("Date")
+    except ChatKitError as error:
+        return Finding("request", "failed", str(error)), None
     return _accepted(reply.status_code, reply.request_id), reply.headers.get("Date")
 
 

@@ -48,6 +48,17 @@ def test_a_warning_leaves_the_exit_code_at_0(invoke, emulator, environment):
     assert result.exit_code == 0
 
 
+def test_an_organization_that_cannot_be_sent_is_a_finding_and_no_request_is_made(
+    invoke, emulator, environment
+):
+    environment.setenv("OPENAI_ORG_ID", "org-\x01")
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    assert "failed   OPENAI_ORG_ID: has a control character" in result.stdout
+    assert "failed   request: OPENAI_ORG_ID: has a control character" in result.stdout
+
+
 def test_a_key_in_the_wrong_variable_is_not_shown(invoke, emulator, environment):
     environment.setenv("OPENAI_PROJECT_ID", "sk-0123456789abcdef")
     result = invoke("doctor")
