@@ -72,6 +72,13 @@ class Bridge:
         self._portal().close()
         self._closed = True  # in processes yet to be forked, too
 
+    def has_ended(self) -> bool:
+        """Whether it was closed. If so, nothing runs on its loop any more."""
+        portal = self._portal()
+        if portal.closed:
+            portal.close()  # by another thread, maybe, and just now
+        return portal.closed
+
     def _portal(self) -> "Portal":
         # Not under a lock: in a forked child, a thread that is no more could be holding it.
         pid = os.getpid()
@@ -205,6 +212,11 @@ class Portal:
             call.begin()
 
     # Its end
+
+    @property
+    def closed(self) -> bool:
+        """Whether its loop has ended, or is about to."""
+        return self._closed
 
     def close(self) -> None:
         """End the calls and the loop, and wait for the thread."""

@@ -423,6 +423,22 @@ class BulkRun(Generic[RowT]):
         """Take the outcomes that there are."""
         return self._fanout.take()
 
+    def abandon(self, feed: Feed[RowT]) -> None:
+        """Make outcomes of the rows that a feed has yet, where the loop ended before the run did.
+
+        Raises:
+            BaseException: what the feed was ended by.
+        """
+        # Its own end did not come to it.
+        feed.close(self._fanout._refuse)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+    def stop_by(self, error: ChatKitError) -> None:
+        """Read no more rows, end every wait, and say why: the first reason counts."""
+        if self._stopped_by is None:
+            self._stopped_by = error
+        self._fanout.stop()
+        self._patience.end()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary}>"
 
@@ -452,7 +468,7 @@ class BulkRun(Generic[RowT]):
         if state.tally.answered:
             self._last_reply = ended
         if error is not None and self._hits_every_row(error, started):
-            self._stop_by(error)
+            self.stop_by(error)
         return self._conclude(index, row, state, error, ended - started)
 
     def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
@@ -508,12 +524,6 @@ class BulkRun(Generic[RowT]):
             return self._last_reply < started
         out_of_quota = isinstance(error, RateLimitError) and is_out_of_quota(error)
         return self._patience.ran_out or out_of_quota or isinstance(error, _NO_ROWS_FAULT)
-
-    def _stop_by(self, error: ChatKitError) -> None:
-        if self._stopped_by is None:
-            self._stopped_by = error
-        self._fanout.stop()
-        self._patience.end()
 
     def _end_with(self, failure: BaseException) -> None:
         self._fanout.stop(failure)

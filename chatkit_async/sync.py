@@ -452,7 +452,7 @@ class BlockingBulkRun(Generic[RowT]):
         has sent nothing yet is `not_attempted`. May be called in any thread.
         """
         if not self._over:
-            self._bridge.run(self._stop())
+            self._on_loop(self._stop())
 
     def results(self) -> list[Outcome[RowT]]:
         """Go through all rows, and return the outcomes: of a run that was not entered.
@@ -478,7 +478,7 @@ class BlockingBulkRun(Generic[RowT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bridge.run(self._leave(exc_type, exc, traceback))
+        self._on_loop(self._leave(exc_type, exc, traceback))
 
     def __iter__(self) -> Self:
         return self
@@ -496,7 +496,7 @@ class BlockingBulkRun(Generic[RowT]):
     def _go_on(self) -> None:
         """Read rows, if any are wanted, and wait for outcomes, or for more to be wanted."""
         self._read_rows()
-        self._bridge.run(self._next_batch())
+        self._on_loop(self._next_batch())
 
     def _read_rows(self) -> None:
         """Read as many rows as are wanted, for a while."""
@@ -516,6 +516,23 @@ class BlockingBulkRun(Generic[RowT]):
                     return
         except Exception as error:  # noqa: BLE001 - raised when the rows before it have outcomes
             self._rows, self._failure = None, error
+
+    def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done on the loop. The end of a closed client's is the end of the run."""
+        try:
+            self._bridge.run(work)
+        except ClientClosedError as error:
+            if not self._bridge.has_ended() or not self._run.summary.read:
+                raise
+            if self._rows is not None or self._feed is None or self._failure is not None:
+                self._run.stop_by(error.with_traceback(None))  # there may be more rows
+            # The workers came to their end with the loop: what they had has its outcome.
+            self._over = True
+            self._hand_over()
+            if self._feed is not None:
+                with suppress(Exception):  # what reading raised: the run was stopped before
+                    self._run.abandon(self._feed)
+            self._outcomes += self._run.take()
 
     # On the loop
 

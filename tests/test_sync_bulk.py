@@ -21,6 +21,7 @@ from chatkit_async import (
     ParameterError,
     sync,
 )
+from chatkit_async._fanout import Fanout
 from chatkit_async.emulator import Emulator
 
 WORKFLOW = {"workflow": "wf_123"}
@@ -64,7 +65,8 @@ def test_both_runs_have_the_same_names():
     def names(cls):
         return {name for name in dir(cls) if not name.startswith("_")}
 
-    assert names(BlockingBulkRun) == names(BulkRun) - {"feed", "next_batch", "take"}
+    of_the_blocking_one = {"abandon", "feed", "next_batch", "stop_by", "take"}
+    assert names(BlockingBulkRun) == names(BulkRun) - of_the_blocking_one
     for name in ("summary", "stop", "results"):
         mine, theirs = getattr(BlockingBulkRun, name), getattr(BulkRun, name)
         assert inspect.getdoc(mine).splitlines()[0] == inspect.getdoc(theirs).splitlines()[0]
@@ -271,6 +273,10 @@ def test_ctrl_c_between_reading_and_handing_over_loses_no_row(create_many, emula
     assert accounted(list(run), run, emulator) == {"not_attempted": 3}
 
 
+async def no_end(fanout):
+    """Stands for the end of a fan-out that is cancelled before its first step."""
+
+
 def one_by_one(run, outcomes):
     with run:
         for outcome in run:
@@ -325,6 +331,75 @@ def test_a_closed_client_ends_it(client, create_many):
     with pytest.raises(ClientClosedError):
         run.results()
     assert run.summary.read == 0
+
+
+@pytest.mark.parametrize("end", [Fanout._end, no_end], ids=["ended", "not ended"])
+def test_a_client_that_is_closed_under_it_loses_no_outcome(
+    client, create_many, emulator, monkeypatch, end
+):
+    monkeypatch.setattr(Fanout, "_end", end)  # the loop may end first
+    with create_many(iter(users(1000)), concurrency=4) as run:
+        outcomes = [next(run)]
+        emulator.wait_until(lambda: len(emulator.requests) >= 4)
+        client.close()
+    outcomes += run
+    accounted(outcomes, run, emulator)
+    assert isinstance(run.summary.stopped_by, ClientClosedError)
+    run.stop()
+
+
+def test_a_client_that_is_closed_after_the_last_row_stopped_nothing(
+    client, create_many, monkeypatch
+):
+    monkeypatch.setattr(sync, "READING", 60)  # all are read at once
+    run = create_many(users(5))
+    first = next(run)
+    while run.summary.created < 5:
+        pass
+    client.close()
+    assert kinds([first, *run]) == {"created": 5}
+    assert run.summary.stopped_by is None
+
+
+def test_a_client_that_is_closed_under_rows_that_are_read_over_there(client, create_many, emulator):
+    async def rows():
+        for user in users(1000):
+            yield user
+
+    run = create_many(rows(), concurrency=4)
+    outcomes = [next(run)]
+    client.close()
+    accounted([*outcomes, *run], run, emulator)
+    assert isinstance(run.summary.stopped_by, ClientClosedError)
+
+
+@pytest.mark.parametrize("end", [Fanout._end, no_end], ids=["ended", "not ended"])
+def test_a_client_that_is_closed_before_a_failed_reading_is_raised_stops_the_run(
+    client, create_many, emulator, monkeypatch, end
+):
+    def rows():
+        yield from users(5)
+        raise LookupError("the file ends here")
+
+    monkeypatch.setattr(sync, "READING", 60)  # all are read at once
+    monkeypatch.setattr(Fanout, "_end", end)
+    run = create_many(rows())
+    outcomes = [next(run)]
+    client.close()
+    accounted([*outcomes, *run], run, emulator)
+    assert isinstance(run.summary.stopped_by, ClientClosedError)
+
+
+def test_another_client_that_is_closed_is_the_callers_affair(create_many):
+    def rows():
+        yield from users(5)
+        raise ClientClosedError
+
+    run = create_many(rows())
+    with pytest.raises(ClientClosedError):
+        run.results()
+    assert kinds(run) == {"created": 5}
+    assert run.summary.stopped_by is None
 
 
 def test_a_run_runs_once(create_many):
