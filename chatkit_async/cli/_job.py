@@ -22,13 +22,13 @@ from chatkit_async.errors import ChatKitError, ParameterError
 V = TypeVar("V")
 
 SYNC = 1.0
-"""Seconds between two times that the journal is brought to the disk."""
+"""Seconds between two flushes of the journal to disk."""
 
 UNDO = 10.0
 """Seconds that cancelling a session takes at most whose outcome could not be written."""
 
 BREATH = 1000
-"""Of so many rows that are not sent, one lets others have their turn."""
+"""How many rows that are not sent are passed over before other tasks have a turn."""
 
 SHOWN = 5
 """How many rows' failures are shown as they happen."""
@@ -69,7 +69,7 @@ class Sink(Protocol):
         ...
 
     def sync(self) -> None:
-        """Bring to the disk what was noted."""
+        """Flush to disk what was noted."""
         ...
 
 
@@ -316,7 +316,7 @@ class Job(Generic[V]):
         return summary.in_flight, summary.waiting
 
     async def _sync(self) -> None:
-        """Bring the journal to the disk now and then, in a thread: a disk can take its time."""
+        """Flush the journal to disk now and then, in a thread: a disk can take its time."""
         while True:
             await asyncio.sleep(SYNC)
             await asyncio.to_thread(self._sink.sync)

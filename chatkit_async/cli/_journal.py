@@ -2,7 +2,7 @@
 
 A line is a record: a header, the intent to send a row, the outcome of a row. The intent is with
 the operating system before the request is, and the outcome as soon as it is known, so that a
-process that is killed forgets nothing; `sync` brings both to the disk.
+process that is killed forgets nothing; `sync` flushes both to disk.
 """
 
 import json
@@ -31,9 +31,9 @@ from chatkit_async.errors import APIError, APIStatusError, ChatKitError, Paramet
 FORMAT = 1
 """The version of the schema, which docs/reference/journal.md describes."""
 
-_HEAD = b'{"record": "header"'
-_PRIVATE = 0o600
-_OTHERS = 0o077
+_HEADER_START = b'{"record": "header"'
+_OWNER_ONLY = 0o600
+_GROUP_AND_OTHERS = 0o077
 
 # Refusals of the key or of the rate, which are not a row's fault: a resumed run sends it again.
 _NOT_OF_THE_ROW = (401, 403, 429)
@@ -219,7 +219,7 @@ class Journal:
         self._append(_line(outcome_record(row, outcome, show_secret=self._show_secret)))
 
     def sync(self) -> None:
-        """Bring to the disk what was written, in any thread; the next record tells of a failure."""
+        """Flush to disk what was written, in any thread; the next record tells of a failure."""
         with self._syncing:
             if self._descriptor < 0:
                 return
@@ -229,7 +229,7 @@ class Journal:
                 self._failure = _reason(error)
 
     def close(self) -> None:
-        """Bring it to the disk, and let others have it."""
+        """Flush it to disk, and let others have it."""
         self.sync()
         with self._syncing:
             os.close(self._descriptor)
@@ -242,7 +242,7 @@ class Journal:
     def _open(self, *, resume: bool) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
-            return os.open(self._path, flags if resume else flags | os.O_EXCL, _PRIVATE)
+            return os.open(self._path, flags if resume else flags | os.O_EXCL, _OWNER_ONLY)
         except FileExistsError:
             raise click.UsageError(
                 f"{self._path} is there already: --resume continues the run that it is of; "
@@ -259,8 +259,8 @@ class Journal:
                 raise JournalError(f"{self._path} is no regular file, which a journal has to be")
             self._load(header)
             # Not before: a file that is no journal is left as it is, its mode included.
-            if os.name == "posix" and status.st_mode & _OTHERS:
-                os.fchmod(self._descriptor, _PRIVATE)
+            if os.name == "posix" and status.st_mode & _GROUP_AND_OTHERS:
+                os.fchmod(self._descriptor, _OWNER_ONLY)
                 note(f"Warning: others could read {self._path}; now only you can.")
         except BlockingIOError:
             raise JournalError(f"{self._path} is in use by another run") from None
@@ -280,7 +280,7 @@ class Journal:
                 record = _decoded(line)
                 if record is None and not line.endswith(b"\n"):
                     # Only the last line can be torn; of the first one enough has to be there.
-                    if number == 1 and not line.startswith(_HEAD[: len(line)]):
+                    if number == 1 and not line.startswith(_HEADER_START[: len(line)]):
                         raise self._no_journal(number, "it does not begin with a header")
                     break
                 try:
@@ -372,7 +372,7 @@ def lock(descriptor: int, *, shared: bool = False) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Bring the file's name to the disk, where the system has a way to."""
+    """Flush the file's name to disk, where the system has a way to."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError:
