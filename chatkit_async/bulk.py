@@ -232,8 +232,12 @@ class RowState:
             self.patience.note_progress(now)
 
 
-_UPSTREAM_LOST = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
-"""A gateway's own replies, when the API's did not come: nobody knows what it did."""
+_UPSTREAM_LOST = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, 520, 522, 524}
+"""A gateway's own replies, when the API's did not come: nobody knows what it did.
+
+Those above 511 are Cloudflare's: its other ones say that the request did not get through.
+https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
+"""
 
 
 class RowCaller(Protocol):
