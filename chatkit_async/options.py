@@ -15,7 +15,7 @@ import attrs
 from yarl import URL
 
 from chatkit_async.errors import APIError, ConfigurationError, Problem
-from chatkit_async.secret import Secret
+from chatkit_async.secret import MASK, Secret, mask_text
 
 __all__ = [
     "ApiKeyProvider",
@@ -339,10 +339,18 @@ def hidden(options: T) -> T:
         headers = masked.get(name)
         if isinstance(headers, Mapping):
             items = cast("Mapping[object, object]", headers).items()
-            masked[name] = {key: hide(value) for key, value in items}
+            masked[name] = {_header_name(key): hide(value) for key, value in items}
         elif headers is not None:
             masked[name] = hide(headers)
     return cast("T", masked)
+
+
+def _header_name(name: object) -> object:
+    """The name; of what is no name, and a whole header maybe, no more than can be shown."""
+    if not isinstance(name, str) or _HEADER_NAME.fullmatch(name):
+        return name
+    name, colon, value = mask_text(name, ()).partition(":")
+    return f"{name}{colon}{MASK if value else ''}"
 
 
 def key_problem(key: object) -> str | None:

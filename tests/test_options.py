@@ -10,7 +10,7 @@ from enum import Enum
 
 import pytest
 
-from chatkit_async import options
+from chatkit_async import AsyncChatKit, options
 from chatkit_async.errors import ConfigurationError
 from chatkit_async.options import Attempt, RequestOptions, RetryPolicy, Settings
 from chatkit_async.secret import Secret
@@ -542,6 +542,22 @@ def test_headers_that_cannot_be_right(headers, step, sentence):
     ):
         assert list(found) in (["default_headers" + step], ["extra_headers" + step])
         assert all(text.startswith(sentence) for text in found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        (f"api-key: {KEY}", "api-key:**********"),
+        (f"Bearer {KEY}", "Bearer **********"),
+        ("a b", "a b"),
+        ("a:", "a:"),
+    ],
+)
+def test_a_header_in_the_place_of_its_name_is_not_shown(name, left):
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncChatKit(api_key=KEY, default_headers={name: "x"})
+    assert dict(caught.value.problems) == {f"default_headers['{left}']": "is not a header's name"}
+    assert KEY not in shown(caught.value)
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\tb", "~!@#", "x" * 8000])
