@@ -495,7 +495,8 @@ def _url_problem(url: str, *, allow_http: bool) -> str | None:
     if parts is None or not url.isprintable() or " " in url:
         return "is not a URL"
     if parts.scheme not in {"http", "https"}:
-        found = f"starts with {parts.scheme!r}" if parts.scheme else "has no scheme"
+        # Whatever ends in a colon is a scheme: a key can.
+        found = f"starts with {mask_text(parts.scheme, ())!r}" if parts.scheme else "has no scheme"
         return f"should start with https://, {found}"
     if not parts.hostname:
         return "has no host"
