@@ -77,7 +77,6 @@ class Story:
         self.page.prose(
             "This starts an emulator: the ChatKit sessions API, on this machine and for this demo "
             "only. It needs no key, and nothing leaves the machine.",
-            indent=self.page.indent,
         )
         self.page.code(
             "from chatkit_async import AsyncChatKit\n"
@@ -102,7 +101,7 @@ class Story:
                     project="",
                 )
             )
-            self.page.fields([("serving at", api.base_url)], indent=self.page.indent)
+            self.page.fields([("serving at", api.base_url)])
             told = await self._steps(client.sessions, EMULATED_WORKFLOW)
         self._next_on_emulator()
         return {"base_url": api.base_url, **told}
@@ -117,7 +116,6 @@ class Story:
                 f"made-up users {USER} and {USER}-1 to {USER}-{self.count}, with the key in "
                 "OPENAI_API_KEY, and cancels each of them. Nobody chats in them, so no model "
                 "runs. What could not be cancelled lapses by itself within ten minutes.",
-                indent=self.page.indent,
             )
             self.page.code(
                 "from chatkit_async import AsyncChatKit\n"
@@ -125,7 +123,7 @@ class Story:
                 "async with AsyncChatKit() as client:\n"
                 "    ..."
             )
-            self.page.fields([("going to", base_url)], indent=self.page.indent)
+            self.page.fields([("going to", base_url)])
             told = await self._steps(client.sessions, workflow)
         return {"base_url": base_url, **told}
 
@@ -145,7 +143,6 @@ class Story:
         self.page.prose(
             "Your server does this when one of your users opens the chat. It says who the user is "
             "and which workflow is to answer.",
-            indent=self.page.indent,
         )
         self.page.code(
             "session = await client.sessions.create(\n"
@@ -155,7 +152,7 @@ class Story:
         )
         session = await sessions.create(user=USER, workflow=workflow)
         fields = session_fields(session, show_secret=self.show_secret)
-        self.page.fields((f for f in fields if f[0] != "client_secret"), indent=self.page.indent)
+        self.page.fields(f for f in fields if f[0] != "client_secret")
         return session
 
     def _browser(self, session: ChatSession) -> None:
@@ -164,29 +161,26 @@ class Story:
             "The session's client secret, and nothing else: it opens this one chat, for a few "
             "minutes. Your API key stays on your server."
             + ("" if self.show_secret else " Masked here; --show-secret shows it."),
-            indent=self.page.indent,
         )
         self.page.code('return {"client_secret": session.client_secret}')
         secret = session.client_secret if self.show_secret else masked(session.client_secret)
-        self.page.line(json.dumps({"client_secret": secret}), indent=self.page.indent)
+        self.page.line(json.dumps({"client_secret": secret}))
 
     async def _cancel(self, sessions: AsyncSessions, created: ChatSession) -> ChatSession:
         self.page.heading("4. Cancel it")
         self.page.prose(
             "From now on the secret opens nothing. A session that nobody cancels ends by itself.",
-            indent=self.page.indent,
         )
         self.page.code("session = await client.sessions.cancel(session.id)")
         session = await sessions.cancel(created.id)
         fields = session_fields(session, show_secret=self.show_secret)
-        self.page.fields((f for f in fields if f[0] in {"id", "status"}), indent=self.page.indent)
+        self.page.fields(f for f in fields if f[0] in {"id", "status"})
         return session
 
     async def _many(self, sessions: AsyncSessions, workflow: str) -> float:
         self.page.heading(f"5. {self.count} at once")
         self.page.prose(
             "Calls do not wait for one another: this is what the async client is for.",
-            indent=self.page.indent,
         )
         self.page.code(
             "sessions = await asyncio.gather(*(\n"
@@ -208,7 +202,6 @@ class Story:
         await asyncio.gather(*(sessions.cancel(session.id) for session in many))
         self.page.prose(
             f"{self.count} sessions created in {seconds:.2f} seconds, and cancelled again.",
-            indent=self.page.indent,
         )
         return seconds
 
@@ -217,7 +210,6 @@ class Story:
         self.page.prose(
             "The lines above are the program. They work the same on the real API: put your key "
             "into OPENAI_API_KEY and leave AsyncChatKit's arguments out.",
-            indent=self.page.indent,
         )
         self.page.code(
             "chatkit-async doctor    # is all set up?\n"

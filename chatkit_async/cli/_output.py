@@ -142,8 +142,9 @@ class Page:
         """Show a heading, with an empty line before."""
         self._show(self._text(f"\n{text}", "bold"))
 
-    def prose(self, text: str, *, indent: int = 0) -> None:
-        """Show a paragraph, wrapped between words."""
+    def prose(self, text: str, *, indent: int | None = None) -> None:
+        """Show a paragraph, wrapped between words; it is indented as the page is by default."""
+        indent = self.indent if indent is None else indent
         for line in self._wrapped(text, indent):
             line.pad_left(indent)
             self._show(line)
@@ -155,9 +156,9 @@ class Page:
             self._show(start.append_text(line))
             start = self._text(" " * self.ITEM_INDENT)
 
-    def line(self, text: str, *, indent: int = 0) -> None:
+    def line(self, text: str) -> None:
         """Show a line; if it is long it is the terminal's to wrap, so that it can be copied."""
-        self._show(self._text(" " * indent + text))
+        self._show(self._text(" " * self.indent + text))
 
     def code(self, lines: str) -> None:
         """Show code between empty lines; its long lines are the terminal's to wrap."""
@@ -166,8 +167,9 @@ class Page:
             self._show(self._text(" " * self.indent + line if line else "", "cyan"))
         self._show(self._text(""))
 
-    def fields(self, fields: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
+    def fields(self, fields: Iterable[tuple[str, str]], *, indent: int | None = None) -> None:
         """Show names and values, one to a line; long values are the terminal's to wrap."""
+        indent = self.indent if indent is None else indent
         fields = list(fields)
         width = max((len(name) for name, _ in fields), default=0)
         for name, value in fields:

@@ -149,7 +149,7 @@ def create(
     if as_json:
         write_json(session_data(session, show_secret=show_secret))
     else:
-        Page().fields(session_fields(session, show_secret=show_secret))
+        Page().fields(session_fields(session, show_secret=show_secret), indent=0)
     if not show_secret and hasattr(session, "client_secret"):
         note("The client secret is masked: --show-secret prints it.")
 

@@ -164,7 +164,7 @@ def fill(page):
     page.prose("Twelve words that would not fit on a line of forty columns.", indent=3)
     page.code("session = await client.sessions.create(user='user_123')\n\ndone()")
     page.item("ok", "green", "name: " + "word " * 12)
-    page.fields([("id", "cksess_" + "0" * 40), ("status", "active")])
+    page.fields([("id", "cksess_" + "0" * 40), ("status", "active")], indent=0)
 
 
 def test_on_a_terminal_there_are_colours(terminal):
@@ -242,7 +242,7 @@ def test_no_fields_are_nothing(capsys):
 
 
 def test_markup_in_a_value_is_just_text(capsys):
-    Page().fields([("user", "[bold]me[/bold] :smile:")])
+    Page().fields([("user", "[bold]me[/bold] :smile:")], indent=0)
     assert capsys.readouterr().out == "user  [bold]me[/bold] :smile:\n"
 
 
