@@ -296,7 +296,7 @@ PLAIN_HTTP = "is plain http, which shows the key to the network: use https, or a
         ("api.example/v1", "should start with https://, has no scheme"),
         ("localhost:8000/v1", "should start with https://, starts with 'localhost'"),
         ("ftp://host/v1", "should start with https://, starts with 'ftp'"),
-        (f"{KEY}:project", "should start with https://, starts with '**********'"),
+        (Secret(f"{KEY}:project"), "should start with https://, starts with '**********'"),
         ("https://", "has no host"),
         ("https:///v1", "has no host"),
         ("https://:443/v1", "has no host"),
