@@ -111,7 +111,11 @@ def _wait(retry_after: str | None) -> "RetryAfter":
         case "none":
             return None
         case _:
-            return float(retry_after)
+            try:
+                return float(retry_after)
+            except ValueError:
+                message = f"retry_after={retry_after!r}: expected seconds, 'exact' or 'none'"
+                raise ValueError(message) from None
 
 
 @click.command(short_help="Serve the API on this machine, to try things on.")

@@ -164,7 +164,7 @@ def _proxy(base_url: str, proxy: Secret | None, problem: str) -> Finding:
     if proxy is not None:
         return Finding("proxy", "ok", f"{without_password(proxy)} ({variable})")
     if is_loopback(host):
-        return Finding("proxy", "ok", "none: this machine is never reached by one")
+        return Finding("proxy", "ok", "none: this machine is reached without one")
     if variable is not None:
         return Finding("proxy", "ok", f"none: {variable} is set, but not for {host}")
     return Finding("proxy", "ok", "none (default)")

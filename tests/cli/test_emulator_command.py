@@ -243,7 +243,7 @@ def test_time_runs_on_unless_it_is_frozen(invoke, server):
         ),
         (["--rate-limit", "inf", "--window", "60"], "--rate-limit should be a whole number"),
         (["--rate-limit", "0", "--window", "60"], "no such rate limit: 'limit' must be >= 1"),
-        (["--rate-limit", "1", "--retry-after", "soon"], "no such rate limit: "),
+        (["--rate-limit", "1", "--retry-after", "soon"], "='soon': expected seconds, 'exact' or"),
         (["--rate-limit", "1", "--burst", "1", "--window", "60"], "--burst is a bucket's"),
         (["--burst", "1"], "go with --rate-limit"),
         (["--window", "1"], "go with --rate-limit"),

@@ -174,7 +174,7 @@ def test_a_proxy_that_is_not_for_this_host_is_told(found):
 
 def test_this_machine_is_reached_without_a_proxy(found):
     finding = found("proxy", HTTP_PROXY="http://p:1", OPENAI_BASE_URL="http://localhost:1/v1")
-    assert finding.said == "none: this machine is never reached by one"
+    assert finding.said == "none: this machine is reached without one"
 
 
 def test_a_proxy_that_cannot_be_fails_without_its_password(found):
