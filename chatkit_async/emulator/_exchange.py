@@ -32,12 +32,10 @@ if TYPE_CHECKING:
 
 _FAULT = "X-Emulator-Fault"
 _ECHOED = ("OpenAI-Organization", "OpenAI-Project")
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 
 # Linger on, for no time: closing then resets the connection. The struct differs on Windows.
 _LINGER_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-
-
-_LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
 class Exchange:
