@@ -5,7 +5,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import attrs
@@ -303,8 +303,9 @@ class Job(Generic[V]):
             self._say("There are more like these: see the outcomes.")
 
     def _say(self, text: str) -> None:
-        self._progress.clear()
-        note(without_secrets(text))
+        with suppress(click.ClickException, click.exceptions.Exit):  # nobody reads it: go on
+            self._progress.clear()
+            note(without_secrets(text))
 
     def _share(self) -> float | None:
         of_limit = None if self._limit is None else self._sent / self._limit

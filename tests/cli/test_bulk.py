@@ -646,6 +646,16 @@ def test_what_is_no_session_and_cannot_be_written_is_told(invoke, emulator, fold
     assert "line 1: rejected, and not written." in result.stderr
 
 
+def test_a_run_with_a_journal_goes_on_when_nobody_reads_why_rows_failed(start, emulator, rows):
+    name = rows(3)
+    emulator.fail(status=400)
+    process = start("bulk", "create", name, "-o", "out.jsonl", "--concurrency=1")
+    process.stderr.close()
+    assert process.wait(30) == 3
+    process.stderr = None
+    assert kinds() == ["rejected", "created", "created"]
+
+
 def test_a_row_that_is_never_sent_and_cannot_be_written_ends_the_run(
     invoke, emulator, folder, monkeypatch
 ):
