@@ -7,8 +7,10 @@ this file, each with the reason.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -104,13 +106,16 @@ def function_of(name: str) -> str:
 
 
 def survives_alone(name: str) -> bool:
-    """Whether it survives its module's tests in an interpreter of its own.
+    """Whether it survives the tests that name its module, in an interpreter of its own.
 
     mutmut forks from a process that has imported the package: a mutant of what runs at the import
     was never at work there.
     """
-    tests = sorted(Path("mutants", "tests").glob(f"test{module_of(name)}*.py"))
-    command = ["pytest", "-x", "-q", "-p", "no:randomly", *(f"tests/{each.name}" for each in tests)]
+    settings = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    selected = settings["pytest_add_cli_args_test_selection"]
+    named = re.compile(rf"\b{module_of(name)}\b")
+    tests = [path for path in selected if named.search(Path(path).read_text(encoding="utf-8"))]
+    command = ["pytest", "-x", "-q", *settings["pytest_add_cli_args"], *tests]
     try:
         done = subprocess.run(
             [sys.executable, "-m", *command],
