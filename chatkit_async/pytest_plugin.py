@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import pytest
@@ -230,7 +231,7 @@ def _differences(wanted: Mapping[str, object], given: object, path: str = "") ->
             continue
         if (inner := _members(found)) is not None and name in SHORT_FOR:
             found = inner.get(SHORT_FOR[name])
-        if found != value:
+        if found != (value.total_seconds() if isinstance(value, timedelta) else value):
             yield f"{where} is {_cut(repr(found))}, not {value!r}"
 
 

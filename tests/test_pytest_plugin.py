@@ -336,6 +336,8 @@ def test_two_retries({fixture}):
 
 def test_what_was_requested_can_be_asserted(suite):
     suite("""
+from datetime import timedelta
+
 def test_theirs(chatkit, assert_chatkit_requested):
     assert_chatkit_requested(times=0)
     session = chatkit.sessions.create(
@@ -349,6 +351,7 @@ def test_theirs(chatkit, assert_chatkit_requested):
     (record,) = assert_chatkit_requested(user="ada", times=1, status=200)
     assert record.body["user"] == "ada"
     assert_chatkit_requested(workflow="wf_123", expires_after=120, rate_limits=5)
+    assert_chatkit_requested(expires_after=timedelta(minutes=2))
     assert_chatkit_requested(workflow={"state_variables": {"plan": "pro"}})
     assert_chatkit_requested(expires_after={"seconds": 120, "anchor": "created_at"})
     assert_chatkit_requested("create", session_id=session.id)
