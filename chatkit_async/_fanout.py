@@ -297,6 +297,11 @@ class Fanout(Generic[T, R]):
         if cancelled is not None:
             raise cancelled
 
+    def refuse_rest(self) -> None:
+        """Make results of the items that a feed still has, without work on them."""
+        if isinstance(self._items, Feed):
+            self._items.close(self._refuse)
+
     def raise_failure(self) -> None:
         """Raise what ended the fan-out, once."""
         failure, self._failure = self._failure, None
@@ -388,11 +393,9 @@ class Fanout(Generic[T, R]):
 
     async def _end(self) -> None:
         """Close the items, where that is ours to do."""
-        self._stopped = True
         try:
-            if isinstance(self._items, Feed):
-                self._items.close(self._refuse)
-            elif self._opened is not self._items:
+            self.refuse_rest()
+            if self._opened is not self._items:
                 opened = cast("object", self._opened)
                 if isinstance(opened, AsyncGenerator):
                     await opened.aclose()

@@ -427,14 +427,13 @@ class BulkRun(Generic[RowT]):
         """Take the outcomes that there are."""
         return self._fanout.take()
 
-    def abandon(self, feed: Feed[RowT]) -> None:
-        """Make outcomes of the rows that a feed has yet, where the loop ended before the run did.
+    def abandon(self) -> None:
+        """Make outcomes of the rows that its feed still has, where the loop ended before the run.
 
         Raises:
             BaseException: what the feed was ended by.
         """
-        # Its own end did not come to it.
-        feed.close(self._fanout._refuse)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self._fanout.refuse_rest()
 
     def stop_by(self, error: ChatKitError) -> None:
         """Read no more rows, end every wait, and say why: the first reason counts."""

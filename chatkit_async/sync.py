@@ -529,9 +529,8 @@ class BlockingBulkRun(Generic[RowT]):
             # The workers came to their end with the loop: what they had has its outcome.
             self._over = True
             self._hand_over()
-            if self._feed is not None:
-                with suppress(Exception):  # what reading raised: the run was stopped before
-                    self._run.abandon(self._feed)
+            with suppress(Exception):  # what reading raised: the run was stopped before
+                self._run.abandon()
             self._outcomes += self._run.take()
 
     # On the loop
