@@ -95,8 +95,8 @@ class Fault:
         if self.status in _BODILESS and (self.body or self.code or self.cut or self.drip):
             message = f"a {self.status} has no body: it goes with no body, code, cut or drip"
             raise ValueError(message)
-        headers = {**self.headers, "Content-Type": self.content_type or ""}
-        for name, text in cast("Mapping[object, object]", headers).items():
+        headers = [*self.headers.items(), ("Content-Type", self.content_type or "")]
+        for name, text in cast("list[tuple[object, object]]", headers):
             if not all(isinstance(part, str) and part.isprintable() for part in (name, text)):
                 # Its value is not shown: it may be a key.
                 message = f"header {name!r}: expected printable text"

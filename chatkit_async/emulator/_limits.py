@@ -34,7 +34,7 @@ class TokenBucket:
 
     Args:
         rate: Requests a second, 1e-9 to 1e9.
-        burst: How many can be had at once; 1 to 1e9; by default what a second brings.
+        burst: How many can be had at once, 1 to 1e9; by default what a second brings.
         retry_after: What a 429 asks to wait: seconds; `exact` for the time until there is a
             token; None to leave it open.
         per_key: Count for each API key apart.

@@ -326,6 +326,8 @@ def test_a_body_where_http_has_none_is_refused(status, rest):
         {"headers": {1: "1"}},
         {"headers": {"Retry-After": "\ud800"}},
         {"content_type": "text/plain\r\n"},
+        {"headers": {"Content-Type": "text/plain\r\n"}},
+        {"headers": {"Content-Type": "text/plain"}, "content_type": "text/html\r\n"},
     ],
 )
 def test_a_header_that_cannot_be_sent_is_refused_without_its_value(reply):
