@@ -26,6 +26,7 @@ Drop: TypeAlias = Literal["close", "reset"]
 
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 _BODILESS = (204, 304)
+_FRAMING = ("content-length", "transfer-encoding")
 
 
 def _names(headers: Mapping[str, str]) -> str:
@@ -100,6 +101,9 @@ class Fault:
             if not all(isinstance(part, str) and part.isprintable() for part in (name, text)):
                 # Its value is not shown: it may be a key.
                 message = f"header {name!r}: expected printable text"
+                raise ValueError(message)
+            if str(name).lower() in _FRAMING:
+                message = f"header {name!r} follows from the body; to promise more, set cut"
                 raise ValueError(message)
 
     @property

@@ -336,6 +336,12 @@ def test_a_header_that_cannot_be_sent_is_refused_without_its_value(reply):
     assert "my-own-key" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_a_header_that_would_break_the_connection_is_refused(name):
+    with pytest.raises(ValueError, match=f"header '{name}' follows from the body"):
+        Fault(headers={name: "5"})
+
+
 @pytest.mark.parametrize("body", ["\ud800", {"a": math.nan}, {"a": {1}}, {"a": b""}])
 def test_a_body_that_cannot_be_sent_is_refused(body):
     with pytest.raises(ValueError, match="body cannot be sent: "):
