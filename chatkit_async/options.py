@@ -305,9 +305,11 @@ def bulk_problems(
 # A client's settings ------------------------------------------------------------------------------
 
 
-_CREDENTIALS = ("api_key", "base_url", "organization", "project", "proxy")
+_CREDENTIALS = {"api_key", "base_url", "organization", "project", "proxy"}
 """Settings that are a credential, may hold one (`https://user:password@...`) or get one by
 mistake."""
+
+_SHOWN = {*ClientOptions.__annotations__, *RequestOptions.__annotations__} - _CREDENTIALS
 
 
 def hide(value: object) -> object:
@@ -322,6 +324,19 @@ def hide(value: object) -> object:
     return type(value)
 
 
+@attrs.frozen(repr=False)
+class _HiddenProvider:
+    """Gives the API key by a callable whose own repr may show it, as a partial's does."""
+
+    give: ApiKeyProvider
+
+    def __call__(self) -> str | Awaitable[str]:
+        return self.give()
+
+    def __repr__(self) -> str:
+        return f"<a callable: {MASK}>"
+
+
 def _type_name(value: object) -> str:
     """The name of a value's type, which may be all that `hide` left of it."""
     return value.__name__ if isinstance(value, type) else type(value).__name__
@@ -332,9 +347,11 @@ def hidden(options: T) -> T:
     if not options:
         return options
     masked = dict(cast("Mapping[str, object]", options))
-    for name in _CREDENTIALS:
-        if name in masked:
-            masked[name] = hide(masked[name])
+    for name in masked.keys() - _SHOWN:  # also one that is misspelt
+        masked[name] = hide(masked[name])
+    key = masked.get("api_key")
+    if callable(key) and not isinstance(key, type | _HiddenProvider):
+        masked["api_key"] = _HiddenProvider(cast("ApiKeyProvider", key))
     for name in ("default_headers", "extra_headers"):
         headers = masked.get(name)
         if isinstance(headers, Mapping):

@@ -7,6 +7,7 @@ import ssl
 import traceback
 from collections import UserDict
 from enum import Enum
+from functools import partial
 
 import pytest
 
@@ -238,6 +239,26 @@ class TestOrganizationAndProject:
 
     def test_it_has_to_be_a_string(self, monkeypatch, name, variable):
         assert refused(**{name: 5}) == {name: "should be a string, is of type int"}
+
+
+def test_a_callable_key_is_called_and_never_shown():
+    def key(text):
+        return text
+
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncChatKit(api_key=partial(key, KEY), timeout=-1)
+    assert KEY not in shown(caught.value)
+    given = options.hidden({"api_key": partial(key, KEY)})
+    assert repr(given) == "{'api_key': <a callable: **********>}"
+    assert given["api_key"]() == KEY
+    assert options.hidden(given) == given  # one that is hidden already is left as it is
+
+
+def test_an_option_that_is_misspelt_is_not_shown():
+    client = AsyncChatKit(api_key=KEY)
+    with pytest.raises(TypeError, match="did you mean 'api_key'") as caught:
+        client.with_options(api_kee=KEY)
+    assert KEY not in shown(caught.value)
 
 
 # The base URL
