@@ -246,6 +246,9 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+_OF_THE_CONNECTIONS = {"max_connections", "http_session"}
+
+
 def refuse_unknown(options: Iterable[str], known: type[object]) -> None:
     """Refuse what Python itself refuses where a signature names its arguments.
 
@@ -253,10 +256,16 @@ def refuse_unknown(options: Iterable[str], known: type[object]) -> None:
         TypeError: there is an option of another name.
     """
     for name in options:
-        if name not in known.__annotations__:
-            guess = get_close_matches(name, known.__annotations__, 1)
-            hint = f"; did you mean {guess[0]!r}?" if guess else ""
-            raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+        if name in known.__annotations__:
+            continue
+        hint = ""
+        if name in ClientOptions.__annotations__:
+            hint = f"; a client has it for all its calls: client.with_options({name}=...)"
+        elif name in _OF_THE_CONNECTIONS:
+            hint = "; it is the connections', set as a client is made, and shared by with_options"
+        elif guess := get_close_matches(name, known.__annotations__, 1):
+            hint = f"; did you mean {guess[0]!r}?"
+        raise TypeError(f"unexpected keyword argument {name!r}{hint}")
 
 
 def request_problems(options: RequestOptions) -> list[Problem]:

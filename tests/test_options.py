@@ -13,7 +13,13 @@ import pytest
 
 from chatkit_async import AsyncChatKit, options
 from chatkit_async.errors import ConfigurationError
-from chatkit_async.options import Attempt, RequestOptions, RetryPolicy, Settings
+from chatkit_async.options import (
+    Attempt,
+    ClientOptions,
+    RequestOptions,
+    RetryPolicy,
+    Settings,
+)
 from chatkit_async.secret import Secret
 
 KEY = "sk-proj-0123456789abcdefghij"
@@ -256,7 +262,7 @@ def test_a_callable_key_is_called_and_never_shown():
 
 def test_an_option_that_is_misspelt_is_not_shown():
     client = AsyncChatKit(api_key=KEY)
-    with pytest.raises(TypeError, match="did you mean 'api_key'") as caught:
+    with pytest.raises(TypeError, match="'api_kee'; did you mean 'api_key'") as caught:
         client.with_options(api_kee=KEY)
     assert KEY not in shown(caught.value)
 
@@ -684,6 +690,21 @@ def test_an_option_of_another_name_is_refused_as_python_does(name, hint):
 def test_an_option_of_an_altogether_other_name():
     with pytest.raises(TypeError, match=r"^unexpected keyword argument 'colour'$"):
         options.request_problems({"colour": "red"})
+
+
+@pytest.mark.parametrize("name", ["api_key", "connect_timeout", "proxy"])
+def test_what_only_a_client_has_says_where_it_goes(name):
+    with pytest.raises(
+        TypeError, match=rf"{name!r}; a client has it .*client\.with_options\({name}="
+    ):
+        options.refuse_unknown({name: 5}, RequestOptions)
+
+
+@pytest.mark.parametrize("name", ["max_connections", "http_session"])
+@pytest.mark.parametrize("known", [RequestOptions, ClientOptions])
+def test_what_belongs_to_the_connections_says_so(name, known):
+    with pytest.raises(TypeError, match=rf"{name!r}; it is the connections', set as a client"):
+        options.refuse_unknown({name: 5}, known)
 
 
 # The retry policy, and what on_attempt is told
