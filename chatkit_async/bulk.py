@@ -265,19 +265,6 @@ class BulkClient:
     sleep: Callable[[float], Awaitable[object]]
 
 
-@attrs.frozen
-class Batch(Generic[RowT_co]):
-    """What the blocking run gets in one hop.
-
-    Attributes:
-        outcomes: Those that there are; none, and none wanted: the run is over.
-        wanted: How many more rows the feed should be given.
-    """
-
-    outcomes: list[Outcome[RowT_co]]
-    wanted: int
-
-
 # A run --------------------------------------------------------------------------------------------
 
 
@@ -396,8 +383,7 @@ class BulkRun(Generic[RowT]):
         return self
 
     async def __anext__(self) -> Outcome[RowT]:
-        if not self._fanout.is_started:
-            self._start()
+        self._start_once()
         if self._held:
             return self._held.popleft()
         while (outcome := self._fanout.take_one()) is None:
@@ -405,45 +391,15 @@ class BulkRun(Generic[RowT]):
                 raise StopAsyncIteration
         return outcome
 
-    # In batches: for the blocking run, which is in another thread and pays for each hop
-
-    def feed(self) -> Feed[RowT]:
-        """Take the rows from a feed that they are handed to, instead: before the run starts."""
-        return self._fanout.feed()
-
-    async def next_batch(self) -> Batch[RowT]:
-        """Wait until there are outcomes, or rows are wanted of a `Feed`, or the run is over.
-
-        Raises:
-            BaseException: what reading the rows raised, or a callable of yours, when it is over.
-        """
-        if not self._fanout.is_started:
-            self._start()
-        if not self._fanout.wanted:
-            await self._fanout.ready()
-        return Batch(self.take(), self._fanout.wanted)
-
-    def take(self) -> list[Outcome[RowT]]:
-        """Take the outcomes that there are."""
-        return self._fanout.take()
-
-    def abandon(self) -> None:
-        """Make outcomes of the rows that its feed still has, where the loop ended before the run.
-
-        Raises:
-            BaseException: what the feed was ended by.
-        """
-        self._fanout.refuse_rest()
-
-    def stop_by(self, error: ChatKitError) -> None:
-        """Read no more rows, end every wait, and say why: the first reason counts."""
-        if self._stopped_by is None:
-            self._stopped_by = error
-        self._fanout.stop()
-        self._patience.end()
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary}>"
+
+    def _in_batches(self) -> "Batches[RowT]":
+        return Batches(self._fanout, self._start_once, self._stop_by)
+
+    def _start_once(self) -> None:
+        if not self._fanout.is_started:
+            self._start()
 
     def _start(self) -> None:
         self._started = self._client.now()
@@ -471,7 +427,7 @@ class BulkRun(Generic[RowT]):
         if state.tally.answered:
             self._last_reply = ended
         if error is not None and self._hits_every_row(error, started):
-            self.stop_by(error)
+            self._stop_by(error)
         return self._conclude(index, row, state, error, ended - started)
 
     def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
@@ -527,6 +483,13 @@ class BulkRun(Generic[RowT]):
             return self._last_reply < started
         out_of_quota = isinstance(error, RateLimitError) and is_out_of_quota(error)
         return self._patience.ran_out or out_of_quota or isinstance(error, _NO_ROWS_FAULT)
+
+    def _stop_by(self, error: ChatKitError) -> None:
+        """End every wait too, and say why: the first reason counts."""
+        if self._stopped_by is None:
+            self._stopped_by = error
+        self._fanout.stop()
+        self._patience.end()
 
     def _end_with(self, failure: BaseException) -> None:
         self._fanout.stop(failure)
@@ -646,3 +609,64 @@ def checked_defaults(defaults: object) -> dict[str, object]:
     else:
         return own
     raise ParameterError(problems)
+
+
+# In batches, for the blocking run: it is in another thread, and each hop between the two costs -----
+
+
+@attrs.frozen
+class Batch(Generic[RowT_co]):
+    """What the blocking run gets in one hop.
+
+    Attributes:
+        outcomes: Those that there are; none, and none wanted: the run is over.
+        wanted: How many more rows the feed should be given.
+    """
+
+    outcomes: list[Outcome[RowT_co]]
+    wanted: int
+
+
+@attrs.frozen
+class Batches(Generic[RowT]):
+    """A run as another thread takes it.
+
+    Attributes:
+        stop_by: Reads no more rows, ends every wait, and says why: the first reason counts.
+    """
+
+    _fanout: Fanout[RowT, Outcome[RowT]]
+    _start_once: Callable[[], None]
+    stop_by: Callable[[ChatKitError], None]
+
+    def feed(self) -> Feed[RowT]:
+        """Take the rows from a feed that they are handed to, instead: before the run starts."""
+        return self._fanout.feed()
+
+    async def next(self) -> Batch[RowT]:
+        """Wait until there are outcomes, or rows are wanted of a `Feed`, or the run is over.
+
+        Raises:
+            BaseException: what reading the rows raised, or a callable of yours, when it is over.
+        """
+        self._start_once()
+        if not self._fanout.wanted:
+            await self._fanout.ready()
+        return Batch(self.take(), self._fanout.wanted)
+
+    def take(self) -> list[Outcome[RowT]]:
+        """Take the outcomes that there are."""
+        return self._fanout.take()
+
+    def abandon(self) -> None:
+        """Make outcomes of the rows that its feed still has, where the loop ended before the run.
+
+        Raises:
+            BaseException: what the feed was ended by.
+        """
+        self._fanout.refuse_rest()
+
+
+def in_batches(run: BulkRun[RowT]) -> Batches[RowT]:
+    """Take a run from another thread: a function, so that no user of a run meets it."""
+    return run._in_batches()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

@@ -21,6 +21,7 @@ from chatkit_async.bulk import (
     CreateRowT,
     Outcome,
     RowT,
+    in_batches,
 )
 from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit
 from chatkit_async.errors import ClientClosedError
@@ -424,11 +425,12 @@ class BlockingBulkRun(Generic[RowT]):
         bridge: Bridge,
     ) -> None:
         self._run = run
+        self._batches = in_batches(run)
         self._bridge = bridge
         self._rows: Iterable[RowT] | None = None
         self._feed = None
         if not isinstance(rows, AsyncIterable):
-            self._rows, self._feed = rows, run.feed()
+            self._rows, self._feed = rows, self._batches.feed()
         self._reader: Iterator[RowT] | None = None
         self._failure: Exception | None = None
         self._wanted = 0
@@ -525,19 +527,19 @@ class BlockingBulkRun(Generic[RowT]):
             if not self._bridge.has_ended() or not self._run.summary.read:
                 raise
             if self._rows is not None or self._feed is None or self._failure is not None:
-                self._run.stop_by(error.with_traceback(None))  # there may be more rows
+                self._batches.stop_by(error.with_traceback(None))  # there may be more rows
             # The workers came to their end with the loop: what they had has its outcome.
             self._over = True
             self._hand_over()
             with suppress(Exception):  # what reading raised: the run was stopped before
-                self._run.abandon()
-            self._outcomes += self._run.take()
+                self._batches.abandon()
+            self._outcomes += self._batches.take()
 
     # On the loop
 
     async def _next_batch(self) -> None:
         self._hand_over()
-        batch = await self._run.next_batch()
+        batch = await self._batches.next()
         self._outcomes += batch.outcomes
         self._wanted = batch.wanted
         self._over = not batch.outcomes and not batch.wanted
@@ -560,7 +562,7 @@ class BlockingBulkRun(Generic[RowT]):
         try:
             await self._run.__aexit__(exc_type, exc, traceback)
         finally:
-            self._outcomes += self._run.take()
+            self._outcomes += self._batches.take()
             self._over = True
 
     async def _stop(self) -> None:

@@ -39,7 +39,7 @@ from chatkit_async import (
     SessionCreateParams,
 )
 from chatkit_async._transport import Transport
-from chatkit_async.bulk import BulkClient, BulkRun, cancellation
+from chatkit_async.bulk import BulkClient, BulkRun, cancellation, in_batches
 from chatkit_async.emulator import Emulator, TokenBucket
 
 KEY = "sk-" + "0123456789abcdef" * 2
@@ -919,7 +919,7 @@ async def test_rows_start_at_the_rate_that_was_asked_for(emulator):
 async def test_rows_that_were_fed_and_never_started_are_not_attempted(emulator):
     async with virtual.client(emulator) as client:
         run = client.sessions.create_many([], defaults=DEFAULTS, concurrency=4)
-        feed = run.feed()
+        feed = in_batches(run).feed()
         async with run:
             feed.give(users(8))
             await asyncio.sleep(0.5)
@@ -935,15 +935,16 @@ async def test_a_run_can_be_fed_and_drained_in_chunks(emulator):
     left, outcomes = iter(users(50)), []
     async with virtual.client(emulator) as client:
         run = client.sessions.create_many(left, defaults=DEFAULTS, concurrency=4)
-        feed = run.feed()
-        batch = await run.next_batch()
+        batches = in_batches(run)
+        feed = batches.feed()
+        batch = await batches.next()
         assert (batch.outcomes, batch.wanted) == ([], 8)
         while batch.outcomes or batch.wanted:
             chunk = [user for _, user in zip(range(batch.wanted), left, strict=False)]
             feed.give(chunk)
             if len(chunk) < batch.wanted:
                 feed.end()
-            batch = await run.next_batch()
+            batch = await batches.next()
             outcomes += batch.outcomes
 
     assert kinds(outcomes) == {"created": 50}
