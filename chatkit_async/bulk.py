@@ -562,6 +562,7 @@ def _own_fields(row: object) -> dict[str, object]:
 
 
 def refuse_bad_arguments(
+    name: str,
     rows: object,
     options: RequestOptions,
     *,
@@ -570,22 +571,22 @@ def refuse_bad_arguments(
     max_wait: object,
     capacity: int,
 ) -> None:
-    """Refuse what cannot be right of a run, before a row is read.
+    """Refuse what cannot be right of a run, before a row is read; its rows are called `name`.
 
     Raises:
         ParameterError: with every problem.
         TypeError: there is an option of another name.
     """
-    for name in options:
-        if name in fields_of(SessionCreateParams):
-            hint = f"create_many takes what all rows have as defaults={{{name!r}: ...}}"
-            raise TypeError(f"unexpected keyword argument {name!r}; {hint}")
+    for option in options:
+        if option in fields_of(SessionCreateParams):
+            hint = f"create_many takes what all rows have as defaults={{{option!r}: ...}}"
+            raise TypeError(f"unexpected keyword argument {option!r}; {hint}")
     given = described(rows)
     problems = bulk_problems(
         concurrency=concurrency, rate=rate, max_wait=max_wait, capacity=capacity
     )
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
-        problems = [("rows", f"should be rows, such as a list of them, is {given}"), *problems]
+        problems = [(name, f"should be an iterable of them, such as a list, is {given}"), *problems]
     problems += option_problems(options)
     if problems:
         raise ParameterError(problems)

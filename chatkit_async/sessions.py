@@ -268,6 +268,7 @@ class AsyncSessions:
         options = hidden(options)  # before anything can raise: see there
         bulk_client = self._bulk_client()
         refuse_bad_arguments(
+            "rows",
             rows,
             options,
             concurrency=concurrency,
@@ -315,6 +316,7 @@ class AsyncSessions:
         options = hidden(options)  # before anything can raise: see there
         bulk_client = self._bulk_client()
         refuse_bad_arguments(
+            "session_ids",
             session_ids,
             options,
             concurrency=concurrency,

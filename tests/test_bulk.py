@@ -328,10 +328,12 @@ async def test_bad_arguments_raise_at_the_call(emulator, arguments, path):
     given.setdefault("concurrency", 10)
     rows = given.pop("rows")
     async with AsyncChatKit(api_key=KEY, max_connections=10) as client:
-        for call in client.sessions.create_many, client.sessions.cancel_many:
+        calls = {"rows": client.sessions.create_many, "session_ids": client.sessions.cancel_many}
+        for name, call in calls.items():
             with pytest.raises(ParameterError) as caught:
                 call(rows, **given)
-            assert [path for path, _ in caught.value.problems] == [path]
+            [(where, _)] = caught.value.problems
+            assert where == (name if path == "rows" else path)
 
 
 async def test_more_at_a_time_than_connections_says_what_to_do(client):
@@ -342,8 +344,11 @@ async def test_more_at_a_time_than_connections_says_what_to_do(client):
 
 
 async def test_a_string_or_fields_of_all_rows_say_what_to_do(client):
-    with pytest.raises(ParameterError, match=r"^rows: should be rows, such as a list of them, is"):
+    iterable = "should be an iterable of them, such as a list, is"
+    with pytest.raises(ParameterError, match=rf"^rows: {iterable} of type str$"):
         client.sessions.create_many("ada")
+    with pytest.raises(ParameterError, match=rf"^session_ids: {iterable} of type str$"):
+        client.sessions.cancel_many("cksess_1")
     with pytest.raises(TypeError, match=r"'workflow'; .* as defaults=\{'workflow': \.\.\.\}$"):
         client.sessions.create_many(["ada"], workflow="wf_123", user="ada")
 

@@ -167,7 +167,7 @@ def test_bad_arguments_are_told_before_a_row_is_read(client):
     assert [path for path, _ in caught.value.problems] == ["concurrency", "rate"]
     with pytest.raises(ParameterError, match="rows"):
         client.sessions.create_many("user_123")
-    with pytest.raises(ParameterError, match="rows"):
+    with pytest.raises(ParameterError, match="session_ids"):
         client.sessions.cancel_many(5)
 
 
