@@ -1,6 +1,5 @@
 """An aiohttp backend that gives signed-in users their client secrets: `python aiohttp_app.py`."""
 
-import json
 from collections.abc import AsyncGenerator
 
 from aiohttp import web
@@ -26,7 +25,7 @@ def signed_in_user(request: web.Request) -> str | None:
 async def client_secret(request: web.Request) -> web.Response:
     try:
         current_secret = (await request.json()).get("current_secret")
-    except (json.JSONDecodeError, AttributeError):
+    except (ValueError, AttributeError):
         raise web.HTTPBadRequest(text="the body should be a JSON object") from None
     endpoint = request.app[CLIENT_SECRETS]
     # What fails is an answer too: a 503 with Retry-After, a 502, a 504; the log has the reason.

@@ -2,7 +2,7 @@
 
 import atexit
 
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 
 from chatkit_async import ChatKit
 from chatkit_async.web import BlockingClientSecretEndpoint
@@ -18,9 +18,10 @@ def create_app() -> Flask:
     @app.post("/chatkit/secret")
     def client_secret() -> Response:
         body = request.get_json()
-        current_secret = body.get("current_secret") if isinstance(body, dict) else body
+        if not isinstance(body, dict):
+            abort(400, "the body should be a JSON object")
         # What fails is an answer too: a 503 with Retry-After, a 502, a 504; the log has the reason.
-        answer = endpoint.handle(user=signed_in_user(), current_secret=current_secret)
+        answer = endpoint.handle(user=signed_in_user(), current_secret=body.get("current_secret"))
         return Response(answer.body, answer.status, dict(answer.headers))
 
     return app

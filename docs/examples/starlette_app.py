@@ -1,6 +1,5 @@
 """A Starlette backend that gives signed-in users their client secrets: `uvicorn starlette_app:app`."""
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TypedDict
@@ -34,7 +33,7 @@ def signed_in_user(request: Request) -> str | None:
 async def client_secret(request: Request) -> Response:
     try:
         current_secret = (await request.json()).get("current_secret")
-    except (json.JSONDecodeError, AttributeError):
+    except (ValueError, AttributeError):
         raise HTTPException(400, "the body should be a JSON object") from None
     endpoint: ClientSecretEndpoint = request.state.client_secrets
     # What fails is an answer too: a 503 with Retry-After, a 502, a 504; the log has the reason.

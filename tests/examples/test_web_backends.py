@@ -159,7 +159,7 @@ def test_nobody_gets_nothing(ask, emulator):
     assert not emulator.sessions
 
 
-@pytest.mark.parametrize("body", ["{", "[]"])
+@pytest.mark.parametrize("body", ["{", "[]", '"x"', b'{"\xff": 1}', "1" * 5000], ids=str)
 def test_a_body_that_is_no_json_object_is_the_browsers_fault(post, emulator, body):
     status, _, _ = post(body, SIGNED_IN)
     assert 400 <= status < 500
