@@ -23,8 +23,8 @@ Hook = Callable[[Any, Any], Any]
 _converter = Converter(detailed_validation=False, forbid_extra_keys=True)
 
 
-def loads(content: bytes, charset: str | None = None) -> object:
-    """Decode JSON: UTF-8, as it should be, or else in the charset the reply named.
+def loads(content: bytes) -> object:
+    """Decode JSON: UTF-8, as it should be, or UTF-16 or UTF-32, whatever charset the reply names.
 
     Raises:
         ValueError: it is not JSON.
@@ -34,15 +34,7 @@ def loads(content: bytes, charset: str | None = None) -> object:
         return _loads(content.decode())
     except ValueError:
         pass  # json.loads finds out what else it is, and takes longer
-    try:
-        return json.loads(content)
-    except UnicodeDecodeError:
-        if charset is None:
-            raise
-    try:
-        return json.loads(content.decode(charset))
-    except LookupError:
-        raise ValueError(f"unknown charset {charset!a}") from None
+    return json.loads(content)
 
 
 _loads = json.JSONDecoder().decode

@@ -235,7 +235,7 @@ def _decoded(
         return "empty", None, {}
     # The decoder's errors hold the document, with its secret: they end here.
     try:
-        data = _codec.loads(reply.content, _charset(reply))
+        data = _codec.loads(reply.content)
     except RecursionError:
         return "too_deep", None, {}
     except UnicodeDecodeError as error:
@@ -247,19 +247,13 @@ def _decoded(
     return None, None, cast("dict[str, object]", data)
 
 
-def _charset(reply: Reply) -> str | None:
-    """The charset that the reply's Content-Type names."""
-    for parameter in reply.headers.get("Content-Type", "").split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return value.strip().strip('"') or None
-    return None
-
-
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
     said, body = _error_body(reply, secrets)
     headers: CIMultiDict[str] = CIMultiDict(
-        (name, MASK if name.lower() == "set-cookie" else mask_text(value, secrets))
+        (
+            mask_text(name, secrets),
+            MASK if name.lower() == "set-cookie" else mask_text(value, secrets),
+        )
         for name, value in reply.headers.items()
     )
     return APIStatusError.of_status(reply.status)(
@@ -289,7 +283,7 @@ def _error_body(reply: Reply, secrets: Iterable[str]) -> tuple[dict[str, str], o
     # Masked before it is cut: nobody recognises half a secret.
     text = mask_text(reply.content.decode("utf-8", "replace"), secrets)[:MAX_ERROR_BODY]
     try:
-        body = _codec.loads(reply.content, _charset(reply))
+        body = _codec.loads(reply.content)
         error = _members(body).get("error")
         fields = {"message": error} if isinstance(error, str) else _members(error)
         said = {

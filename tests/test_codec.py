@@ -607,19 +607,9 @@ def test_json_is_read_in_the_encodings_it_has(encoding):
     assert _codec.loads('{"a": "é"}'.encode(encoding)) == {"a": "é"}
 
 
-def test_json_that_is_not_utf_8_is_read_in_the_charset_that_is_named():
-    assert _codec.loads('{"a": "é"}'.encode("latin-1"), "ISO-8859-1") == {"a": "é"}
-
-
-@pytest.mark.parametrize("charset", ["latin-1", "no-such-charset"])
-def test_the_charset_does_not_matter_to_what_is_utf_8(charset):
-    assert _codec.loads('{"a": "é"}'.encode(), charset) == {"a": "é"}
-
-
-@pytest.mark.parametrize("charset", [None, "ascii", "no-such-charset", "hex", "a\0b", "\ud800"])
-def test_json_that_cannot_be_decoded_is_a_value_error(charset):
-    with pytest.raises(ValueError, match=r"codec|charset|character"):
-        _codec.loads('{"a": "é"}'.encode("latin-1"), charset)
+def test_json_that_cannot_be_decoded_is_a_value_error():
+    with pytest.raises(ValueError, match="codec"):
+        _codec.loads('{"a": "é"}'.encode("latin-1"))
 
 
 def test_json_that_is_nested_too_deeply_is_told_apart():

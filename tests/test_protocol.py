@@ -278,12 +278,10 @@ def test_any_2xx_is_success(status):
         ("utf-8", "application/json; charset=latin-1"),
         ("utf-8-sig", "application/json"),
         ("utf-16", "application/json"),
-        ("latin-1", "application/json; charset=ISO-8859-1"),
-        ("latin-1", 'application/json; profile=x; Charset = "latin-1"'),
-        ("cp1252", "application/json;charset=windows-1252;"),
+        ("utf-32", "application/json; charset=utf-8"),
     ],
 )
-def test_a_body_is_read_in_its_charset(encoding, content_type):
+def test_a_body_is_read_in_its_encoding_whatever_its_headers_say(encoding, content_type):
     headers = {} if content_type is None else {"content-type": content_type}
     content = json.dumps({"user": "Zoë"}, ensure_ascii=False).encode(encoding)
     assert read(content, headers=headers).user == "Zoë"
@@ -343,11 +341,14 @@ def test_a_body_that_is_not_whole_is_not_read(flaw):
     assert failure(FITTING, flaw=flaw).kind == flaw
 
 
-@pytest.mark.parametrize("charset", ["no-such", "hex", "idna", "a\0b", '""', ""])
-def test_a_charset_that_does_not_help_is_no_other_error(charset):
+@pytest.mark.parametrize("charset", ["latin-1", "no-such", "idna", "unicode_escape"])
+def test_the_server_does_not_choose_how_its_body_is_decoded(charset):
+    # Some of Python's codecs take quadratic time, which the server would choose too; or warn.
     content = '{"user": "é"}'.encode("latin-1")
     headers = {"Content-Type": f"application/json; charset={charset}"}
-    assert failure(content, headers=headers).kind == "not_json"
+    error = failure(content, headers=headers)
+    assert error.kind == "not_json"
+    assert error.cause == "invalid continuation byte at byte 10"
 
 
 def test_what_the_decoder_said_is_kept_without_the_document():
@@ -438,10 +439,9 @@ def test_a_body_of_just_the_size_that_is_kept_is_not_cut():
     assert failure(json.dumps(body).encode(), 400).body == body
 
 
-def test_what_the_api_said_is_read_in_its_charset():
-    content = json.dumps(error_of(message="d\xe9j\xe0"), ensure_ascii=False).encode("latin-1")
-    error = failure(content, 400, {"Content-Type": "application/json; charset=latin-1"})
-    assert error.message.endswith(": d\xe9j\xe0")
+def test_what_the_api_said_is_read_in_its_encoding():
+    content = json.dumps(error_of(message="d\xe9j\xe0"), ensure_ascii=False).encode("utf-16")
+    assert failure(content, 400).message.endswith(": d\xe9j\xe0")
 
 
 def test_what_the_api_said_ends_where_it_ended_but_for_a_full_stop():
@@ -554,13 +554,13 @@ WRITTEN = {
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
 def test_a_key_is_in_nothing_of_an_error_however_the_server_writes_it(text):
     body = error_of(message=text, param=text, code=text, type=text, extra=[{text: text}])
-    headers = {"x-request-id": text, "X-Echo": text, "Location": text}
+    headers = {"x-request-id": text, "X-Echo": text, "Location": text, text: "a header's name"}
     for error in (
         failure(body, 401, headers),
         failure(body, 307, headers),
         failure(text.encode(), 500, headers),
-        failure(b"[" + text.encode(), 200, {**headers, "Content-Type": f"a/b; charset={text}"}),
-        failure(b'"\xff"', 200, {**headers, "Content-Type": f"a/b; charset={text}"}),
+        failure(b"[" + text.encode(), 200, headers),
+        failure(b'"\xff"', 200, headers),
     ):
         seen = shown(error) + repr(dict(getattr(error, "headers", {})))
         assert KEY not in seen

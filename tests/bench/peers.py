@@ -49,7 +49,7 @@ async def with_orjson(base_url: str) -> AsyncGenerator[Create]:
 
     from chatkit_async import _codec
 
-    _codec.loads = lambda content, _charset=None: orjson.loads(content)
+    _codec.loads = orjson.loads
     _codec._dumps = lambda value: orjson.dumps(value).decode()
     async with chatkit_async(base_url) as create:
         yield create
@@ -63,7 +63,7 @@ async def with_msgspec(base_url: str) -> AsyncGenerator[Create]:
     from chatkit_async import _codec
 
     decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
-    _codec.loads = lambda content, _charset=None: decode(content)
+    _codec.loads = decode
     _codec._dumps = lambda value: encode(value).decode()
     async with chatkit_async(base_url) as create:
         yield create
