@@ -195,7 +195,7 @@ class Transport:
                 if may_be_stale and _is_stale(error, tally.reused_at):
                     may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
-                failure = _failure(error, url)
+                failure = _failure(error, url, link)
                 if session is self._borrowed and is_no_connection(failure):
                     tally.sent -= 1
             else:
@@ -453,10 +453,13 @@ def is_no_connection(error: Exception) -> bool:
 _UNCONNECTED = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
 
 
-def _failure(error: Exception, url: URL) -> APIConnectionError:
+def _failure(error: Exception, url: URL, link: Link) -> APIConnectionError:
     """Say in the terms of `errors` what aiohttp or the operating system said."""
     host = f"{url.host}:{url.port}"
     kind, said = _diagnosis(error)
+    if kind == "dns" and link.proxy is not None:  # it finds the host itself
+        kind = "proxy"
+        said = "the proxy in front of {host} was not found: check proxy, or HTTPS_PROXY"
     message = said.format(host=host)
     cause = _cause(error)
     if kind == "timeout":
@@ -476,6 +479,9 @@ def _cause(error: Exception) -> str:
         # Its message is what was read of the headers, in aiohttp's own terms.
         case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
             said = "Server disconnected within the headers"
+        # Its own message adds the URL, and so the query.
+        case aiohttp.ClientResponseError():
+            said = f"{error.status}, message={error.message!r}"
         case _:
             said = str(error)
     if code is not None and not said.startswith("["):

@@ -609,12 +609,16 @@ class AsyncChatKit:
         debug = _logger.isEnabledFor(logging.DEBUG)
         if on_attempt is None and not debug:
             return
+        request_id = reply.request_id if reply else getattr(error, "request_id", None)
+        if request_id is not None:
+            key = self._settings.api_key
+            request_id = mask_text(request_id, [key] if isinstance(key, str) else [])
         attempt = Attempt(
             method=call.method,
             route=call.route,
             number=number,
             status_code=reply.status if reply else getattr(error, "status_code", None),
-            request_id=reply.request_id if reply else getattr(error, "request_id", None),
+            request_id=request_id,
             elapsed=elapsed,
             error=error,
             next_wait=next_wait,

@@ -46,6 +46,7 @@ from chatkit_async import (
     RetryPolicy,
 )
 from chatkit_async.emulator import Clock, Emulator
+from chatkit_async.secret import MASK
 
 KEY = "sk-" + "0123456789abcdef" * 2
 WANTED = {"user": "user_123", "workflow": "wf_123"}
@@ -672,6 +673,19 @@ async def test_each_attempt_is_told(connect, emulator):
     assert third.request_id == emulator.requests[2].request_id
     assert {(told.method, told.route) for told in told} == {("POST", "/chatkit/sessions")}
     assert session.client_secret not in repr(told)
+
+
+@pytest.mark.parametrize("api_key", ["not-like-a-key-of-the-api", lambda: "sk-" + "k" * 40])
+async def test_a_key_that_comes_back_as_the_request_s_id_is_not_told(connect, caplog, api_key):
+    key = api_key() if callable(api_key) else api_key
+    told = []
+    async with serve(replying(http(x_request_id=f"req-{key}"))) as server:
+        client = connect(api_key=api_key, base_url=server.base_url, on_attempt=told.append)
+        with caplog.at_level(logging.DEBUG):
+            await client.sessions.create(**WANTED)
+
+    assert told[0].request_id == f"req-{MASK}"
+    assert key not in caplog.text
 
 
 async def test_the_route_of_a_cancellation_has_no_id_in_it(connect, emulator):

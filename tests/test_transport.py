@@ -398,6 +398,10 @@ CAUSES = {
         aiohttp.ServerDisconnectedError(),
         "ServerDisconnectedError: Server disconnected",
     ),
+    "a reply that is no HTTP": (
+        response_error(status=400, message="Bad status line"),
+        "ClientResponseError: 400, message='Bad status line'",
+    ),
     "closed within the headers": (
         aiohttp.ServerDisconnectedError(SimpleNamespace(reason=KEY)),
         "ServerDisconnectedError: Server disconnected within the headers",
@@ -863,6 +867,20 @@ async def test_a_proxy_that_refuses_is_named(transport, trusting):
 
     assert caught.kind == "proxy"
     assert "407" in caught.cause
+
+
+@pytest.mark.parametrize("said", ["no such host", "no possible host"])
+async def test_a_proxy_that_is_not_found_is_named(transport, said):
+    error, _ = FAILURES[said]
+    with aioresponses() as mocked:
+        mocked.post("https://h/v1/x", exception=error)
+        link = attrs.evolve(LINK, proxy=Secret("http://user:pass@proxy.example:3128"))
+        caught = await failure(transport, URL("https://h/v1/x"), link=link)
+
+    assert caught.kind == "proxy"
+    assert caught.message == (
+        "the proxy in front of h:443 was not found: check proxy, or HTTPS_PROXY"
+    )
 
 
 async def test_a_proxy_that_is_not_there_is_named(transport, trusting):
