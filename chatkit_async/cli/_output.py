@@ -73,7 +73,11 @@ def counted(number: int, noun: str) -> str:
 
 def without_secrets(text: str) -> str:
     """The text without the key, and without what looks like a credential."""
-    return mask_text(text, (os.environ.get("OPENAI_API_KEY", "").strip(),))
+    return mask_text(text, _keys())
+
+
+def _keys() -> list[str]:
+    return [os.environ.get("OPENAI_API_KEY", "").strip()]
 
 
 def masked(credential: str) -> str:
@@ -85,23 +89,22 @@ def masked(credential: str) -> str:
 def session_data(session: ChatSession, *, show_secret: bool) -> dict[str, object]:
     """A session as the API sent it; its secret, and what looks like one, only if asked for."""
     data = session.to_dict()
-    return data if show_secret else cast("dict[str, object]", mask_json(data, ()))
+    return data if show_secret else cast("dict[str, object]", mask_json(data, _keys()))
 
 
 def session_fields(session: ChatSession, *, show_secret: bool) -> list[tuple[str, str]]:
     """What people want to know of a session: names and values, without what the reply lacks."""
-    secret = getattr(session, "client_secret", None)
-    if secret is not None and not show_secret:
-        secret = masked(secret)
-    fields = (
+    fields = [
         ("id", getattr(session, "id", None)),
         ("status", getattr(session, "status", None)),
         ("user", getattr(session, "user", None)),
         ("workflow", getattr(getattr(session, "workflow", None), "id", None)),
         ("expires", _expiry(session)),
-        ("client_secret", secret),
-    )
-    return [(name, str(value)) for name, value in fields if value is not None]
+    ]
+    shown = [(name, without_secrets(value)) for name, value in fields if value is not None]
+    if (secret := getattr(session, "client_secret", None)) is not None:
+        shown.append(("client_secret", str(secret) if show_secret else masked(secret)))
+    return shown
 
 
 def _expiry(session: ChatSession) -> str | None:

@@ -146,10 +146,15 @@ def create(
         rate_limits=rate_limit,
     )
     session = run(_create(params, timeout))
-    if as_json:
-        write_json(session_data(session, show_secret=show_secret))
-    else:
-        Page().fields(session_fields(session, show_secret=show_secret), indent=0)
+    try:
+        if as_json:
+            write_json(session_data(session, show_secret=show_secret))
+        else:
+            Page().fields(session_fields(session, show_secret=show_secret), indent=0)
+    except (click.ClickException, click.exceptions.Exit):
+        created = without_secrets(getattr(session, "id", "the session"))
+        note(f"{created} was created all the same, and lapses by itself.")
+        raise
     if not show_secret and hasattr(session, "client_secret"):
         note("The client secret is masked: --show-secret prints it.")
 
@@ -192,7 +197,8 @@ def cancel(
         elif as_json:
             write_json(session_data(result, show_secret=False))
         else:
-            write(printable(f"{session_id}  {getattr(result, 'status', 'without a status')}\n"))
+            status = without_secrets(getattr(result, "status", "without a status"))
+            write(printable(f"{session_id}  {status}\n"))
     context.exit(max(codes, default=0))
 
 

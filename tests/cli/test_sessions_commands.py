@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
+import click
 import pytest
 
 CREATE = ["create", "--user", "user_123", "--workflow", "wf_123"]
@@ -191,6 +194,43 @@ def test_a_reply_without_a_secret_speaks_of_none(invoke, emulator):
     emulator.fail(body={"id": "cksess_1"})
     result = invoke(*CREATE)
     assert (result.stdout, result.stderr) == ("id  cksess_1\n", "")
+
+
+@pytest.mark.parametrize("options", [[], ["--json", "--show-secret"]], ids=repr)
+def test_a_session_that_cannot_be_shown_is_told_of(invoke, emulator, monkeypatch, options):
+    echo = click.echo
+
+    def full(text, *, err, **more):
+        if not err:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        echo(text, err=err, **more)
+
+    monkeypatch.setattr(click, "echo", full)
+    result = invoke(*CREATE, *options)
+    assert result.exit_code == 1
+    note, error = result.stderr.splitlines()
+    assert note == f"{the_session(emulator).id} was created all the same, and lapses by itself."
+    assert error == "Error: cannot write the output: No space left on device"
+
+
+def test_a_session_that_nobody_reads_of_is_told_of(start, emulator):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(*CREATE, stdout=writer)
+    os.close(writer)
+    _, notes = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert notes == f"{the_session(emulator).id} was created all the same, and lapses by itself.\n"
+
+
+def test_a_key_that_comes_back_in_a_field_is_masked(invoke, emulator, environment):
+    environment.setenv("OPENAI_API_KEY", key := "not-like-a-key-of-the-api")
+    emulator.fail(body={"id": f"cksess_{key}", "user": key, "status": key}, times=None)
+    for command in CREATE, [*CREATE, "--json"], ["cancel", "cksess_1"]:
+        result = invoke(*command)
+        assert result.exit_code == 0
+        assert "**********" in result.stdout
+        assert key not in result.output
 
 
 # cancel
