@@ -133,11 +133,11 @@ def _state_variables(value: object, _: object) -> dict[str, object] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"should be an object, is {described(value)}")
+        raise TypeError
     variables = dict(cast("Mapping[object, object]", value))
     for key, variable in variables.items():
         if not isinstance(key, str) or not isinstance(variable, str | bool | int | float):
-            raise TypeError("should hold strings, booleans and numbers only")
+            raise TypeError
     return cast("dict[str, object]", variables)
 
 
@@ -218,7 +218,7 @@ def _not_json(key: object, value: object) -> str | None:
     return None
 
 
-def _text(value: object, _: object) -> str:
+def _text(value: object, _: object = None) -> str:
     text = _str(value)
     if not text.strip():
         raise ValueError("should not be " + ("blank" if text else "empty"))
@@ -235,7 +235,7 @@ def _encodable(text: str) -> str:
     raise ValueError("has text that UTF-8 cannot encode (a lone surrogate)")
 
 
-def _positive(value: object, _: object) -> int:
+def _positive(value: object, _: object = None) -> int:
     number = _int(value)
     if number < 1:
         raise ValueError(f"should be at least 1, is {described(number)}")
@@ -337,7 +337,7 @@ _rate_limits_object = _object(
 
 def _workflow(value: object, kind: object) -> object:
     if isinstance(value, str):
-        return models.ChatSessionWorkflowParam(id=_text(value, kind))
+        return models.ChatSessionWorkflowParam(id=_text(value))
     return _workflow_object(value, kind)
 
 
@@ -347,13 +347,13 @@ def _expires_after(value: object, kind: object) -> object:
             raise ValueError(f"should be whole seconds, is {value.total_seconds()}")
         value = value // timedelta(seconds=1)
     if isinstance(value, int | float):
-        return models.ChatSessionExpiresAfterParam(seconds=_positive(value, kind))
+        return models.ChatSessionExpiresAfterParam(seconds=_positive(value))
     return _expires_after_object(value, kind)
 
 
 def _rate_limits(value: object, kind: object) -> object:
     if isinstance(value, int | float):
-        return models.ChatSessionRateLimitsParam(max_requests_per_1_minute=_positive(value, kind))
+        return models.ChatSessionRateLimitsParam(max_requests_per_1_minute=_positive(value))
     return _rate_limits_object(value, kind)
 
 

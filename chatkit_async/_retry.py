@@ -187,10 +187,10 @@ class RateGate:
     def __init__(self) -> None:
         self._lock = Lock()
         self._rate: float | None = None  # attempts per second; None: free
-        self._closed_until = 0.0
-        self._next_slot = 0.0
+        self._closed_until = -inf
+        self._next_slot = -inf
         self._pushed_back = -inf  # when the last push-back that counted was heard
-        self._waited = 0.0  # until when an attempt last had to wait
+        self._waited = -inf  # until when an attempt last had to wait
         self._waiting: list[Ticket] = []
         self._numbers = count()
         self._accepted: deque[float] = deque(maxlen=self.MEMORY)  # when, since the last push-back
@@ -291,8 +291,8 @@ class RateGate:
         # the most acceptances per second: but a burst, at once, is no rate. Where few were asked
         # for, few were accepted, and the server may well allow more; the next push-back will tell.
         spans = [max(span, self.AT_LEAST) for span in spans]
-        rates = ((len(spans) - place) / span for place, span in enumerate(spans))
-        rate, measured = max(zip(rates, spans, strict=True), default=(0.0, wait))
+        rates = (((len(spans) - place) / span, span) for place, span in enumerate(spans))
+        rate, measured = max(rates, default=(0.0, wait))
         return max(rate, 1 / wait, self.FIRST), measured
 
     def _set_free(self) -> None:

@@ -492,6 +492,14 @@ def test_an_option_among_the_fields_says_where_it_goes(name):
     assert problems(**{name: None}) == {name: sentence}
 
 
+def test_an_unknown_key_is_named_as_it_is():
+    assert list(problems(Xtra=1, _x_=1, workflow={"id": "wf", "XX": 1})) == [
+        "workflow.XX",
+        "Xtra",
+        "_x_",
+    ]
+
+
 def test_unknown_keys_may_be_of_any_type():
     assert problems(workflow={"id": "wf", 5: 1, None: 1, SURROGATE: 1}) == {
         "workflow[5]": "is unknown: what the API has gained since goes into extra_body",

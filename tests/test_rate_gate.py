@@ -288,6 +288,16 @@ def test_a_burst_is_no_rate():
     assert gate._rate == pytest.approx(25)
 
 
+def test_so_many_acceptances_are_remembered_and_no_more():
+    gate = RateGate()
+    for _ in range(2 * RateGate.MEMORY):
+        gate.accepted(now=10.0, sent=9.9)
+
+    gate.push_back(now=10.0, sent=9.9, wait=0.04)
+
+    assert gate._rate == pytest.approx(RateGate.MEMORY)
+
+
 def test_the_rate_is_the_best_that_was_seen_until_the_end_of_the_wait():
     gate = RateGate()
     for tenth in range(20):
