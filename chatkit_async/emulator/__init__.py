@@ -18,7 +18,7 @@ from chatkit_async.emulator._emulator import Emulator
 from chatkit_async.emulator._faults import Body, Drop, Fault
 from chatkit_async.emulator._fields import JSON
 from chatkit_async.emulator._latency import Exponential, Latency, LogNormal, Uniform
-from chatkit_async.emulator._ledger import Ledger, Outcome, Record
+from chatkit_async.emulator._ledger import Ledger, Record, RecordOutcome
 from chatkit_async.emulator._limits import FixedWindow, RateLimit, RetryAfter, TokenBucket
 from chatkit_async.emulator._replies import Operation
 from chatkit_async.emulator._schema import CreateParameters, StateVariable
@@ -38,9 +38,9 @@ __all__ = [
     "Ledger",
     "LogNormal",
     "Operation",
-    "Outcome",
     "RateLimit",
     "Record",
+    "RecordOutcome",
     "RetryAfter",
     "Session",
     "SessionStatus",

@@ -16,9 +16,9 @@ from chatkit_async.emulator._faults import Fault
 from chatkit_async.emulator._fields import JSON
 from chatkit_async.emulator._replies import Operation
 
-__all__ = ["Ledger", "Outcome", "Record"]
+__all__ = ["Ledger", "Record", "RecordOutcome"]
 
-Outcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
+RecordOutcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
 
 
 @define(kw_only=True, eq=False, on_setattr=setters.NO_OP)  # else every setting costs
@@ -58,7 +58,7 @@ class Record:
     """The fault this request met."""
     status: int | None = None
     """The status answered; None as long as there is none."""
-    outcome: Outcome = "pending"
+    outcome: RecordOutcome = "pending"
     """What became of the reply.
 
     `sent`: all of it. `cut` and `dropped`: a fault saw to it. `client_gone`: the client closed the
