@@ -1372,6 +1372,26 @@ async def test_a_proxy_that_refuses_does_not_show_its_password(connect):
     assert "pa55word" not in shown_of(error)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_repeats_its_login_is_not_repeated(connect, scheme):
+    def repeat(request):
+        header = request.headers["proxy-authorization"]
+        login = base64.b64decode(header.removeprefix("Basic ")).decode()
+        return http(login.encode(), f"502 {login}", X_Login=header, X_Password=login[5:])
+
+    async with serve(replying(repeat)) as proxy:
+        client = connect(
+            base_url=f"{scheme}://api.example/v1",
+            allow_http=True,
+            proxy=f"http://user:pa%2555word@127.0.0.1:{proxy.port}",
+        )
+        error = await failure(client, max_retries=0)
+
+    for secret in "user:pa%55word", "pa%55word":
+        assert hides(shown_of(error), secret)
+        assert secret not in shown_of(error) + repr(dict(getattr(error, "headers", {})))
+
+
 # TLS and borrowed sessions
 
 
