@@ -869,6 +869,13 @@ async def test_a_proxy_that_refuses_is_named(transport, trusting):
     assert "407" in caught.cause
 
 
+def test_a_proxys_login_is_in_its_header_alone():
+    link = attrs.evolve(LINK, proxy=Secret("http://user:p%40ss@proxy.example:3128"))
+
+    assert link.arguments["proxy"] == URL("http://proxy.example:3128")
+    assert link.proxy_headers == {"Proxy-Authorization": BASIC}
+
+
 @pytest.mark.parametrize("said", ["no such host", "no possible host"])
 async def test_a_proxy_that_is_not_found_is_named(transport, said):
     error, _ = FAILURES[said]
