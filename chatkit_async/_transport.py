@@ -65,6 +65,8 @@ class Link:
     ssl: SSLContext | None = None
     arguments: Mapping[str, Any] = attrs.field(init=False, repr=False)
     proxy_headers: Mapping[str, str] | None = attrs.field(init=False, repr=False)
+    login: tuple[Secret, ...] = attrs.field(init=False, repr=False)
+    """What only the proxy is told: user and password together, and the password."""
 
     def __attrs_post_init__(self) -> None:
         # The limits of a whole attempt are the client's; see `AsyncChatKit`.
@@ -74,24 +76,28 @@ class Link:
             "raise_for_status": False,
             "timeout": timeout,
         }
-        url, headers = _without_password(self.proxy) if self.proxy else (None, None)
+        url, headers, login = _without_password(self.proxy) if self.proxy else (None, None, ())
         if url is not None:
             arguments |= {"proxy": url, "proxy_headers": headers}
         if self.ssl is not None:
             arguments["ssl"] = self.ssl
         object.__setattr__(self, "arguments", arguments)
         object.__setattr__(self, "proxy_headers", headers)
+        object.__setattr__(self, "login", login)
 
 
-def _without_password(proxy: Secret) -> tuple[URL, Mapping[str, str] | None]:
-    """Move a proxy's user and password from its URL to a masked header."""
+def _without_password(
+    proxy: Secret,
+) -> tuple[URL, Mapping[str, str] | None, tuple[Secret, ...]]:
+    """Move a proxy's user and password from its URL to a masked header, and say what they are."""
     parts = urlsplit(proxy)
     host = parts.netloc.rpartition("@")[2]
     url = URL(urlunsplit(parts._replace(netloc=host)))
     if parts.username is None:
-        return url, None
-    login = aiohttp.encode_basic_auth(unquote(parts.username), unquote(parts.password or ""))
-    return url, {"Proxy-Authorization": Secret(login)}
+        return url, None, ()
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    headers = {"Proxy-Authorization": Secret(aiohttp.encode_basic_auth(user, password))}
+    return url, headers, (Secret(f"{user}:{password}"), Secret(password))
 
 
 class Tally:

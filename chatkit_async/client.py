@@ -15,7 +15,6 @@ from http import HTTPStatus
 from math import inf
 from types import TracebackType
 from typing import Generic, Self, TypeVar, Unpack, cast
-from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 import aiohttp
@@ -214,7 +213,6 @@ class AsyncChatKit:
         self._budget = budget
         self._base_url = str(URL(settings.base_url))
         self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
-        self._login = _login(settings.proxy)
         self._headers = _static_headers(settings)
         self.sessions: AsyncSessions = AsyncSessions(self._call, self._call_raw, self._bulk_client)
         _parts.update((transport, gate))
@@ -441,14 +439,14 @@ class AsyncChatKit:
                 raise  # somebody else's: the key's
             failure = _timed_out(self._base_url, attempt_timeout, whole=whole)
         else:
-            return _protocol.read(call, reply, [*keys, *self._login]), reply
+            return _protocol.read(call, reply, [*keys, *self._link.login]), reply
         finally:
             timers.stop(timer)
         if transport.closed:
             raise ClientClosedError
         if failure.cause is not None:
             # Masked before it is cut: nobody recognises half a key.
-            failure.cause = mask_text(failure.cause, [*keys, *self._login])[:MAX_CAUSE]
+            failure.cause = mask_text(failure.cause, [*keys, *self._link.login])[:MAX_CAUSE]
         try:
             raise failure
         finally:
@@ -673,15 +671,6 @@ def _static_headers(settings: Settings) -> CIMultiDict[str]:
         headers["Authorization"] = Secret(f"Bearer {settings.api_key}")
     headers.update(settings.default_headers)
     return headers
-
-
-def _login(proxy: Secret | None) -> list[Secret]:
-    """What the proxy alone is told: user and password together, and the password."""
-    parts = urlsplit(proxy or "")
-    if parts.password is None:
-        return []
-    user, password = unquote(parts.username or ""), unquote(parts.password)
-    return [Secret(f"{user}:{password}"), Secret(password)]
 
 
 def _later(deadline: float | None, seconds: float) -> float | None:

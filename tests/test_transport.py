@@ -42,6 +42,7 @@ from chatkit_async._transport import (
     is_no_connection,
 )
 from chatkit_async.errors import ConnectionErrorKind
+from chatkit_async.secret import MASK
 
 KEY = "sk-" + "0123456789abcdef" * 2
 LINK = Link(connect_timeout=5.0)
@@ -874,6 +875,8 @@ def test_a_proxys_login_is_in_its_header_alone():
 
     assert link.arguments["proxy"] == URL("http://proxy.example:3128")
     assert link.proxy_headers == {"Proxy-Authorization": BASIC}
+    assert link.login == ("user:p@ss", "p@ss")
+    assert repr(link.login).count(MASK) == 2
 
 
 @pytest.mark.parametrize("said", ["no such host", "no possible host"])
