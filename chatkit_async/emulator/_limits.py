@@ -6,13 +6,13 @@ import math
 from typing import Literal, Protocol, TypeAlias
 
 from attrs import Factory, field, frozen
-from attrs.validators import ge, gt, instance_of, le
+from attrs.validators import ge, instance_of, le
 
 __all__ = ["FixedWindow", "RateLimit", "RetryAfter", "TokenBucket"]
 
 RetryAfter: TypeAlias = float | Literal["exact"] | None
 
-_MEASURE = [gt(0.0), ge(1e-9), le(1e9)]  # beyond these a wait could be infinite
+_MEASURE = [ge(1e-9), le(1e9)]  # beyond these a wait could be infinite
 _NUMBER = [instance_of(int), ge(1), le(10**9)]
 _SLACK = 2e-6  # seconds: Unix time as a float is no finer, and who waits as long as told may go
 

@@ -236,7 +236,7 @@ def test_time_runs_on_unless_it_is_frozen(invoke, server):
     [
         (["--time", "noon"], "'noon' should be Unix seconds or a date"),
         (["--time", "nan"], "the clock cannot be set to nan"),
-        (["--rate-limit", "0"], "no such rate limit: 'rate' must be > 0"),
+        (["--rate-limit", "0"], "no such rate limit: 'rate' must be >= 1e-09"),
         (
             ["--rate-limit", "1.5", "--window", "60"],
             "--rate-limit should be a whole number, with --window.",
