@@ -871,11 +871,11 @@ async def test_a_proxy_that_refuses_is_named(transport, trusting):
 
 
 def test_a_proxys_login_is_in_its_header_alone():
-    link = attrs.evolve(LINK, proxy=Secret("http://user:p%40ss@proxy.example:3128"))
+    link = attrs.evolve(LINK, proxy=Secret("http://us%40er:p%40ss@proxy.example:3128"))
 
     assert link.arguments["proxy"] == URL("http://proxy.example:3128")
-    assert link.proxy_headers == {"Proxy-Authorization": BASIC}
-    assert link.login == ("user:p@ss", "p@ss")
+    assert link.proxy_headers == {"Proxy-Authorization": "Basic dXNAZXI6cEBzcw=="}
+    assert link.login == ("us@er:p@ss", "p@ss")
     assert repr(link.login).count(MASK) == 2
 
 
