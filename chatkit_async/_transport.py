@@ -1,11 +1,6 @@
-"""aiohttp: sends a request and reads its reply, on one session per event loop.
-
-Every failure of aiohttp, TLS and the operating system becomes one of `errors`. None of theirs is
-kept as a cause: theirs hold the request's headers, and so the key.
-"""
+"""aiohttp: sends a request and reads its reply, on one session per event loop."""
 
 import asyncio
-import errno
 import os
 import threading
 from collections.abc import AsyncGenerator, Mapping, MutableMapping
@@ -24,13 +19,9 @@ import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
+from chatkit_async._failures import diagnosis, failure, is_no_connection
 from chatkit_async._protocol import Reply
-from chatkit_async.errors import (
-    APIConnectionError,
-    APITimeoutError,
-    ClientClosedError,
-    ConnectionErrorKind,
-)
+from chatkit_async.errors import ClientClosedError
 from chatkit_async.secret import Secret
 
 if TYPE_CHECKING:
@@ -201,15 +192,15 @@ class Transport:
                 if may_be_stale and _is_stale(error, tally.reused_at):
                     may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
-                failure = _failure(error, url, link)
-                if session is self._borrowed and is_no_connection(failure):
+                failed = failure(error, url, proxied=link.proxy is not None)
+                if session is self._borrowed and is_no_connection(failed):
                     tally.sent -= 1
             else:
                 return await _read(response)
             try:
-                raise failure
+                raise failed
             finally:
-                del failure  # its traceback holds this frame
+                del failed  # its traceback holds this frame
 
     def timers(self) -> "Timers":
         """What bounds attempts and waits in the running loop; closing lets it expire."""
@@ -405,7 +396,7 @@ def _is_stale(error: Exception, reused_at: float) -> bool:
         return False
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):
         return False  # the message is the part of an answer that was read
-    return _diagnosis(error)[0] in {"disconnected", "reset"}
+    return diagnosis(error)[0] in {"disconnected", "reset"}
 
 
 # Replies ------------------------------------------------------------------------------------------
@@ -440,96 +431,3 @@ async def _body(
         # What was read to its end has gone back to the pool by now; anything else is closed.
         response.close()
     return bytes(body), None
-
-
-# Failures -----------------------------------------------------------------------------------------
-
-
-def is_no_connection(error: Exception) -> bool:
-    """Whether a call failed for want of a connection to send a request on."""
-    match error:
-        case APITimeoutError():
-            return error.limit == "connect_timeout"
-        case APIConnectionError():
-            return error.kind in _UNCONNECTED
-        case _:
-            return False
-
-
-_UNCONNECTED = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
-
-
-def _failure(error: Exception, url: URL, link: Link) -> APIConnectionError:
-    """Say in the terms of `errors` what aiohttp or the operating system said."""
-    host = f"{url.host}:{url.port}"
-    kind, said = _diagnosis(error)
-    if kind == "dns" and link.proxy is not None:  # it finds the host itself
-        kind = "proxy"
-        said = "the proxy in front of {host} was not found: check proxy, or HTTPS_PROXY"
-    message = said.format(host=host)
-    cause = _cause(error)
-    if kind == "timeout":
-        return APITimeoutError(message, limit="connect_timeout", cause=cause)
-    return APIConnectionError(message, kind=kind, cause=cause)
-
-
-def _cause(error: Exception) -> str:
-    """The class, error number and message."""
-    name, code = type(error).__name__, getattr(error, "errno", None)
-    match error:
-        # Their own messages add the address of an SSLContext.
-        case aiohttp.ClientConnectorCertificateError():
-            said = str(error.certificate_error)
-        case aiohttp.ClientConnectorError():
-            said = str(error.os_error)
-        # Its message is what was read of the headers, in aiohttp's own terms.
-        case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
-            said = "Server disconnected within the headers"
-        # Its own message adds the URL, and so the query.
-        case aiohttp.ClientResponseError():
-            said = f"{error.status}, message={error.message!r}"
-        case _:
-            said = str(error)
-    if code is not None and not said.startswith("["):
-        said = f"[Errno {code}] {said}"
-    return f"{name}: {said}"
-
-
-def _diagnosis(error: Exception) -> tuple[ConnectionErrorKind, str]:
-    """What kind of failure it was, and a sentence for it, which leaves the host open."""
-    match error:
-        case TimeoutError():
-            return "timeout", "no connection to {host} within connect_timeout"
-        case aiohttp.ClientConnectorDNSError() | UnicodeError():
-            return "dns", "{host} was not found: is base_url right, is there a network?"
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
-            return "proxy", "the proxy in front of {host} refused: check proxy, or HTTPS_PROXY"
-        case aiohttp.ClientConnectorCertificateError():
-            return "certificate", (
-                "the certificate of {host} is not trusted: is base_url right? A private CA goes "
-                "into ssl=ssl.create_default_context(cafile=...)"
-            )
-        case aiohttp.ClientSSLError():
-            return "tls", "no TLS connection to {host}: does it speak https?"
-        case aiohttp.ClientResponseError():
-            return "protocol", "{host} did not reply with HTTP: is base_url right?"
-        case aiohttp.ServerDisconnectedError():
-            return "disconnected", "{host} closed the connection without a reply"
-        case ConnectionResetError() | BrokenPipeError():
-            return "reset", "{host} reset the connection"
-        case OSError(errno=code):
-            return _by_errno(code)
-        case _:
-            return "other", "no reply from {host}"
-
-
-def _by_errno(code: int | None) -> tuple[ConnectionErrorKind, str]:
-    match code:
-        case errno.ECONNREFUSED:
-            return "refused", "{host} refused the connection: is the server up, the port right?"
-        case errno.ECONNRESET | errno.EPIPE | errno.ECONNABORTED:
-            return "reset", "{host} reset the connection"
-        case errno.ENETUNREACH | errno.EHOSTUNREACH | errno.EADDRNOTAVAIL:
-            return "unreachable", "{host} cannot be reached: is there a network?"
-        case _:
-            return "other", "no connection to {host}"

@@ -12,10 +12,11 @@ from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
 import attrs
 
 from chatkit_async._codec import create_params
+from chatkit_async._failures import is_no_connection
 from chatkit_async._fanout import Fanout, Feed
 from chatkit_async._protocol import Call, cancel_session, create_session, option_problems
 from chatkit_async._retry import is_out_of_quota
-from chatkit_async._transport import Tally, is_no_connection
+from chatkit_async._transport import Tally
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,

@@ -25,6 +25,7 @@ LAYERS = [
     {"sessions"},
     {"bulk"},
     {"_fanout", "_transport", "_retry", "_protocol"},
+    {"_failures"},
     {"_codec"},
     {"models", "options"},
     {"secret", "errors"},
@@ -41,7 +42,7 @@ UPWARD = {
 RESERVED = {
     "anyio": {"_portal"},
     "cattrs": {"_codec"},
-    "aiohttp": {"client", "_transport", "emulator", "pytest_plugin", "cli"},
+    "aiohttp": {"client", "_transport", "_failures", "emulator", "pytest_plugin", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
 }

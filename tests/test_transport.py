@@ -14,21 +14,17 @@ import tracemalloc
 import weakref
 import zlib
 from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import get_args
 
 import aiohttp
 import attrs
 import pytest
 import trustme
 import virtual
-from aioresponses import aioresponses
 from servers import BODY, CLOSE, HANG, RESET, http, replying, serve
 from yarl import URL
 
 from chatkit_async import (
     APIConnectionError,
-    APIError,
     APITimeoutError,
     ClientClosedError,
     Secret,
@@ -39,9 +35,7 @@ from chatkit_async._transport import (
     Tally,
     Timers,
     Transport,
-    is_no_connection,
 )
-from chatkit_async.errors import ConnectionErrorKind
 from chatkit_async.secret import MASK
 
 KEY = "sk-" + "0123456789abcdef" * 2
@@ -274,160 +268,6 @@ async def test_more_than_was_promised_is_not_the_next_reply(transport):
 # Failures
 
 
-def key():
-    return SimpleNamespace(host="h", port=443, is_ssl=True, ssl=True)
-
-
-def response_error(cls=aiohttp.ClientResponseError, **options):
-    info = aiohttp.RequestInfo(
-        URL("https://h/"), "POST", {"Authorization": f"Bearer {KEY}"}, URL("https://h/")
-    )
-    return cls(info, (), **options)
-
-
-FAILURES = {
-    "no such host": (
-        aiohttp.ClientConnectorDNSError(key(), OSError(-2, "unknown")),
-        ("dns", "h:443 was not found: is base_url right, is there a network?"),
-    ),
-    "no possible host": (
-        UnicodeError("label empty"),
-        ("dns", "h:443 was not found: is base_url right, is there a network?"),
-    ),
-    "nobody listens": (
-        aiohttp.ClientConnectorError(key(), OSError(errno.ECONNREFUSED, "no")),
-        ("refused", "h:443 refused the connection: is the server up, the port right?"),
-    ),
-    "no network": (
-        aiohttp.ClientConnectorError(key(), OSError(errno.ENETUNREACH, "")),
-        ("unreachable", "h:443 cannot be reached: is there a network?"),
-    ),
-    "no route": (
-        aiohttp.ClientConnectorError(key(), OSError(errno.EHOSTUNREACH, "")),
-        ("unreachable", "h:443 cannot be reached: is there a network?"),
-    ),
-    "no file descriptor": (
-        aiohttp.ClientConnectorError(key(), OSError(errno.EMFILE, "too many open files")),
-        ("other", "no connection to h:443"),
-    ),
-    "reset": (aiohttp.ClientOSError(errno.ECONNRESET, ""), ("reset", "h:443 reset the connection")),
-    "pipe": (aiohttp.ClientOSError(errno.EPIPE, ""), ("reset", "h:443 reset the connection")),
-    "aborted": (
-        aiohttp.ClientOSError(errno.ECONNABORTED, ""),
-        ("reset", "h:443 reset the connection"),
-    ),
-    "closing": (
-        aiohttp.ClientConnectionResetError("closing"),
-        ("reset", "h:443 reset the connection"),
-    ),
-    "broken pipe": (BrokenPipeError(), ("reset", "h:443 reset the connection")),
-    "closed": (
-        aiohttp.ServerDisconnectedError(),
-        ("disconnected", "h:443 closed the connection without a reply"),
-    ),
-    "certificate": (
-        aiohttp.ClientConnectorCertificateError(key(), ssl.CertificateError("old")),
-        (
-            "certificate",
-            (
-                "the certificate of h:443 is not trusted: is base_url right? A private CA goes "
-                "into ssl=ssl.create_default_context(cafile=...)"
-            ),
-        ),
-    ),
-    "TLS": (
-        aiohttp.ClientConnectorSSLError(key(), ssl.SSLError(1, "?")),
-        ("tls", "no TLS connection to h:443: does it speak https?"),
-    ),
-    "no proxy there": (
-        aiohttp.ClientProxyConnectionError(key(), OSError(1, "no")),
-        ("proxy", "the proxy in front of h:443 refused: check proxy, or HTTPS_PROXY"),
-    ),
-    "refused by a proxy": (
-        response_error(aiohttp.ClientHttpProxyError, status=407),
-        ("proxy", "the proxy in front of h:443 refused: check proxy, or HTTPS_PROXY"),
-    ),
-    "no HTTP": (
-        response_error(status=400),
-        ("protocol", "h:443 did not reply with HTTP: is base_url right?"),
-    ),
-    "closed here": (
-        aiohttp.ClientConnectionError("Connector is closed."),
-        ("other", "no reply from h:443"),
-    ),
-    "odd URL": (aiohttp.InvalidURL("https://h"), ("other", "no reply from h:443")),
-    "too slow": (
-        aiohttp.ConnectionTimeoutError(),
-        ("timeout", "no connection to h:443 within connect_timeout"),
-    ),
-}
-
-
-@pytest.mark.parametrize(("error", "named"), FAILURES.values(), ids=FAILURES)
-async def test_each_failure_is_named_and_says_what_to_do(transport, error, named):
-    kind, said = named
-    url = URL("https://h/v1/x")
-    with aioresponses() as mocked:
-        mocked.post(url, exception=error)
-        caught = await failure(transport, url)
-
-    assert caught.kind == kind
-    assert caught.message == said
-    assert caught.cause.startswith(f"{type(error).__name__}: ")
-    assert KEY not in str(caught)
-    assert (caught.attempts, caught.request_id) == (1, None)
-
-
-CAUSES = {
-    "an error of a host's look-up": (
-        aiohttp.ClientConnectorDNSError(key(), OSError(-2, "unknown")),
-        "ClientConnectorDNSError: [Errno -2] unknown",
-    ),
-    "an error without a number": (
-        aiohttp.ClientConnectorError(key(), OSError("odd")),
-        "ClientConnectorError: odd",
-    ),
-    "a certificate": (
-        aiohttp.ClientConnectorCertificateError(key(), ssl.CertificateError("old")),
-        "ClientConnectorCertificateError: ('old',)",
-    ),
-    "a number that is not in the message": (
-        aiohttp.ClientConnectorSSLError(key(), ssl.SSLError(1, "?")),
-        "ClientConnectorSSLError: [Errno 1] ?",
-    ),
-    "closed": (
-        aiohttp.ServerDisconnectedError(),
-        "ServerDisconnectedError: Server disconnected",
-    ),
-    "a reply that is no HTTP": (
-        response_error(status=400, message="Bad status line"),
-        "ClientResponseError: 400, message='Bad status line'",
-    ),
-    "closed within the headers": (
-        aiohttp.ServerDisconnectedError(SimpleNamespace(reason=KEY)),
-        "ServerDisconnectedError: Server disconnected within the headers",
-    ),
-}
-
-
-@pytest.mark.parametrize(("error", "cause"), CAUSES.values(), ids=CAUSES)
-async def test_the_cause_is_what_aiohttp_or_the_system_said(transport, error, cause):
-    with aioresponses() as mocked:
-        mocked.post("https://h/v1/x", exception=error)
-        caught = await failure(transport, URL("https://h/v1/x"))
-
-    assert caught.cause == cause
-
-
-async def test_a_connection_that_takes_too_long_names_its_limit(transport):
-    with aioresponses() as mocked:
-        mocked.post("https://h/v1/x", exception=aiohttp.ConnectionTimeoutError())
-        caught = await failure(transport, URL("https://h/v1/x"))
-
-    assert isinstance(caught, APITimeoutError)
-    assert caught.limit == "connect_timeout"
-
-
 async def test_a_handshake_that_never_ends_is_bound_by_connect_timeout(transport):
     async def silent(server, wire):
         await wire.reader.read()
@@ -576,22 +416,6 @@ async def test_a_trail_counts_its_own_call_alone(transport):
         await send(transport, server)
 
     assert tally.sent == 1
-
-
-@pytest.mark.parametrize("kind", get_args(ConnectionErrorKind))
-def test_some_failures_are_for_want_of_a_connection(kind):
-    none = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
-    assert is_no_connection(APIConnectionError("failed", kind=kind)) is (kind in none)
-
-
-@pytest.mark.parametrize("limit", ["timeout", "attempt_timeout", "connect_timeout"])
-def test_of_timeouts_only_that_of_connecting_is_for_want_of_one(limit):
-    error = APITimeoutError("late", limit=limit)
-    assert is_no_connection(error) is (limit == "connect_timeout")
-
-
-def test_any_other_failure_is_not_for_want_of_a_connection():
-    assert not is_no_connection(APIError("failed"))
 
 
 async def test_a_connection_is_replaced_once_in_an_attempt(transport):
@@ -877,20 +701,6 @@ def test_a_proxys_login_is_in_its_header_alone():
     assert link.proxy_headers == {"Proxy-Authorization": "Basic dXNAZXI6cEBzcw=="}
     assert link.login == ("us@er:p@ss", "p@ss")
     assert repr(link.login).count(MASK) == 2
-
-
-@pytest.mark.parametrize("said", ["no such host", "no possible host"])
-async def test_a_proxy_that_is_not_found_is_named(transport, said):
-    error, _ = FAILURES[said]
-    with aioresponses() as mocked:
-        mocked.post("https://h/v1/x", exception=error)
-        link = attrs.evolve(LINK, proxy=Secret("http://user:pass@proxy.example:3128"))
-        caught = await failure(transport, URL("https://h/v1/x"), link=link)
-
-    assert caught.kind == "proxy"
-    assert caught.message == (
-        "the proxy in front of h:443 was not found: check proxy, or HTTPS_PROXY"
-    )
 
 
 async def test_a_proxy_that_is_not_there_is_named(transport, trusting):
