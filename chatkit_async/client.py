@@ -23,8 +23,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from chatkit_async import __version__, _protocol, _retry
+from chatkit_async._gate import RateGate
 from chatkit_async._protocol import Call, Reply
-from chatkit_async._retry import RateGate, RetryBudget
+from chatkit_async._retry import RetryBudget
 from chatkit_async._transport import Link, Tally, Transport
 from chatkit_async.bulk import BulkClient, Patience, RowState
 from chatkit_async.errors import (

@@ -97,7 +97,7 @@ def module_of(name: str) -> str:
 
 
 def function_of(name: str) -> str:
-    """`_retry.RateGate.admit` of `chatkit_async._retry.xǁRateGateǁadmit__mutmut_1`."""
+    """`_gate.RateGate.admit` of `chatkit_async._gate.xǁRateGateǁadmit__mutmut_1`."""
     _, module, mangled = name.split(".")
     function = mangled.rpartition("__mutmut_")[0].replace("ǁ", ".").removeprefix("x")
     return f"{module}.{function.removeprefix('.').removeprefix('_')}"

@@ -24,7 +24,7 @@ LAYERS = [
     {"client", "_portal"},
     {"sessions"},
     {"bulk"},
-    {"_fanout", "_transport", "_retry", "_protocol"},
+    {"_fanout", "_transport", "_gate", "_retry", "_protocol"},
     {"_failures"},
     {"_codec"},
     {"models", "options"},

@@ -19,7 +19,7 @@ import attrs
 import virtual
 
 from chatkit_async import AsyncChatKit
-from chatkit_async._retry import RateGate
+from chatkit_async._gate import RateGate
 from chatkit_async.client import Seam
 from chatkit_async.emulator import Emulator, FixedWindow, LogNormal, TokenBucket
 

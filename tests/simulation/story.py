@@ -24,7 +24,8 @@ from chatkit_async import (
     ChatKitError,
     ClientClosedError,
 )
-from chatkit_async._retry import RateGate, RetryBudget, is_push_back
+from chatkit_async._gate import RateGate
+from chatkit_async._retry import RetryBudget, is_push_back
 from chatkit_async.emulator import (
     Emulator,
     Exponential,
@@ -202,9 +203,9 @@ class Gate(RateGate):
 
     def push_back(self, now, sent, wait):
         super().push_back(now, sent, wait)
-        hold(self.opens_in(now) <= self.LONGEST * 1.1 + A_LITTLE, f"closed for long, at {now}")
-        hold(self._rate * self.LONGEST >= 1 - A_LITTLE, f"slower than a probe a minute, at {now}")
-        self._opens = max(self._opens, now + min(wait, self.LONGEST))
+        hold(self.opens_in(now) <= self.MAX_WAIT * 1.1 + A_LITTLE, f"closed for long, at {now}")
+        hold(self._rate * self.MAX_WAIT >= 1 - A_LITTLE, f"slower than a probe a minute, at {now}")
+        self._opens = max(self._opens, now + min(wait, self.MAX_WAIT))
 
 
 @attrs.define
@@ -226,7 +227,7 @@ class World:
         error = attempt.error
         if error is not None and is_push_back(error) and error.retry_after is not None:
             opens = self.gate.opens_in(self.now())
-            least = min(error.retry_after, RateGate.LONGEST)
+            least = min(error.retry_after, RateGate.MAX_WAIT)
             hold(opens >= least - A_LITTLE, f"{caller.user}: the gate opens in {opens}: too soon")
 
     async def call(self, caller: Caller) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chatkit_async._retry import RateGate
+from chatkit_async._gate import RateGate
 
 A_LITTLE = 1e-6
 
@@ -141,7 +141,7 @@ def test_no_wait_is_cut_short(model, starts):
     model.play(starts)
 
     for heard, wait in model.heard:
-        ends = heard + min(wait, RateGate.LONGEST)
+        ends = heard + min(wait, RateGate.MAX_WAIT)
         assert not [sent for sent, _, _ in model.sent if heard < sent < ends - A_LITTLE]
 
 
@@ -182,7 +182,7 @@ def test_a_server_that_refuses_everything_hears_a_probe_a_minute(
     assert len(times) == len(starts)
     # A call that has not started yet keeps nobody waiting.
     gaps = [later - max(earlier, *starts) for earlier, later in pairwise(times)]
-    assert max([0.0, *gaps]) <= RateGate.LONGEST * 1.1 + latency + A_LITTLE
+    assert max([0.0, *gaps]) <= RateGate.MAX_WAIT * 1.1 + latency + A_LITTLE
 
 
 @given(
@@ -200,7 +200,7 @@ def test_no_pace_is_slower_than_a_probe_a_minute(heard, now, wait):
 
     assert gate.admit(first, opens + A_LITTLE) == 0
     gate.leave(first)
-    assert gate.admit(second, opens) <= RateGate.LONGEST + A_LITTLE
+    assert gate.admit(second, opens) <= RateGate.MAX_WAIT + A_LITTLE
 
 
 @pytest.mark.parametrize("wait", [1, 59, 60, 61, 3600, 1e9])
@@ -290,12 +290,12 @@ def test_a_burst_is_no_rate():
 
 def test_so_many_acceptances_are_remembered_and_no_more():
     gate = RateGate()
-    for _ in range(2 * RateGate.MEMORY):
+    for _ in range(2 * RateGate.MAX_REMEMBERED):
         gate.accepted(now=10.0, sent=9.9)
 
     gate.push_back(now=10.0, sent=9.9, wait=0.04)
 
-    assert gate._rate == pytest.approx(RateGate.MEMORY)
+    assert gate._rate == pytest.approx(RateGate.MAX_REMEMBERED)
 
 
 def test_the_rate_is_the_best_that_was_seen_until_the_end_of_the_wait():
@@ -322,7 +322,7 @@ def test_a_server_that_accepts_nothing_is_asked_once_in_the_longest_wait():
 
     gate.push_back(now=1000, sent=999, wait=3600)
 
-    assert gate._rate == pytest.approx(1 / RateGate.LONGEST)
+    assert gate._rate == pytest.approx(1 / RateGate.MAX_WAIT)
 
 
 def test_what_was_accepted_before_a_push_back_and_is_heard_of_after_it_counts_for_its_time():
@@ -379,7 +379,7 @@ def test_a_push_back_never_raises_the_pace_whatever_short_wait_it_asks_for(accep
 
     gate.push_back(now=2, sent=1.9, wait=0.001)
 
-    assert gate._rate == pytest.approx(rate + accepted * RateGate.GROWTH)
+    assert gate._rate == pytest.approx(rate + accepted * RateGate.RATE_GROWTH)
 
 
 def test_a_pace_that_was_too_fast_falls_to_what_was_accepted_at_it():
@@ -415,7 +415,7 @@ def test_successes_raise_the_rate():
 
     gate.accepted(now=3, sent=2)
 
-    assert gate._rate == rate + RateGate.GROWTH
+    assert gate._rate == rate + RateGate.RATE_GROWTH
 
 
 def test_whoever_leaves_the_head_of_the_queue_wakes_the_next():
