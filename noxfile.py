@@ -240,6 +240,14 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def live(session: nox.Session) -> None:
+    """Compare the live API with the emulator; needs OPENAI_API_KEY and CHATKIT_WORKFLOW."""
+    session.install(".")
+    session.env["PYTHONPATH"] = "tests"
+    session.run("python", "-P", "-m", "live", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after -- go to them."""
     session.install(".[cli]", *group("bench"))
