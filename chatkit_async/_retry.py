@@ -4,13 +4,15 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeGuard
 
+import attrs
+
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,
     APIResponseError,
     APIStatusError,
 )
-from chatkit_async.options import RetryPolicy
+from chatkit_async.options import NotRetried, RetryPolicy
 
 _TRANSIENT_STATUSES = {
     HTTPStatus.REQUEST_TIMEOUT,
@@ -19,47 +21,85 @@ _TRANSIENT_STATUSES = {
 }
 
 
+@attrs.frozen
+class Verdict:
+    """Whether another attempt follows a failure.
+
+    Attributes:
+        wait: Seconds until the next attempt. None: there is none.
+        reason: Why there is none. None: there is one.
+    """
+
+    wait: float | None
+    reason: NotRetried | None = None
+
+
 def next_wait(
     error: APIError,
     *,
     retries_made: int,
-    max_retries: int,
+    max_retries: int | None,
     time_left: float | None,
     policy: RetryPolicy,
     budget: "RetryBudget",
     random: Callable[[], float],
-) -> float | None:
-    """Seconds until the next attempt; None: there is none.
+) -> Verdict:
+    """Return the seconds until the next attempt, or the reason why there is none.
+
+    Where a retry was to be expected, the reason is also noted on the error.
 
     Args:
-        error: How the last attempt failed.
+        error: The error of the last attempt.
         retries_made: Attempts after the first, so far.
-        max_retries: How many of them there may be.
-        time_left: Seconds left of the whole call; None: no limit.
-        policy: How long to wait where the server does not say.
-        budget: What the client may spend on retries.
-        random: Draws evenly from 0 to 1.
+        max_retries: The most that there may be. None: no limit.
+        time_left: Seconds left of the whole call. None: no limit.
+        policy: The backoff where the server does not ask for a wait.
+        budget: The client's retry budget.
+        random: Returns an even draw from 0 to 1.
     """
-    if retries_made >= max_retries or not is_transient(error):
-        return None
+    if not is_transient(error):
+        return _no_retry(error, "forbidden" if _is_forbidden(error) else "not_retryable")
+    if max_retries is not None and retries_made >= max_retries:
+        return _no_retry(error, "retries_exhausted", retries=max_retries)
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     if asked is None:
         doubled = 2.0 ** min(retries_made, 1000)  # a float ends at 2.0**1024
         ceiling = min(policy.max_backoff, policy.initial_backoff * doubled)
         wait = random() * ceiling
     else:
-        # The server's wait is a minimum; the jitter on top keeps clients from coming back as one.
+        # The server's wait is a minimum. The jitter on top keeps clients from coming back at once.
         wait = asked * (1 + 0.1 * random())
     if time_left is not None and wait >= time_left:
-        return None  # sleeping towards certain failure helps nobody
+        return _no_retry(error, "deadline", wait=wait)
     if not is_push_back(error) and not budget.draw():
-        error.add_note("not tried again: too many attempts of this client fail")
-        return None
-    return wait
+        return _no_retry(error, "budget_exhausted")
+    return Verdict(wait)
+
+
+def _no_retry(
+    error: APIError, reason: NotRetried, *, retries: int = 0, wait: float = 0.0
+) -> Verdict:
+    note = {
+        "not_retryable": "",
+        "retries_exhausted": f"Not retried again: max_retries={retries} is used up."
+        * bool(retries),
+        "budget_exhausted": (
+            "Not retried: the client's retry budget is exhausted because too many recent requests "
+            "failed."
+        ),
+        "deadline": (
+            f"Not retried: the next attempt would start in {wait:.1f} s, and this call's timeout "
+            "ends before that."
+        ),
+        "forbidden": "Not retried: the server forbids it (x-should-retry: false).",
+    }[reason]
+    if note:
+        error.add_note(note)
+    return Verdict(None, reason)
 
 
 def is_push_back(error: APIError) -> TypeGuard[APIStatusError]:
-    """Whether the server asks for fewer requests, rather than fails."""
+    """True if the server asks for fewer requests: a 429, or a 503 with a wait."""
     match error:
         case APIStatusError(status_code=HTTPStatus.TOO_MANY_REQUESTS):
             return not is_out_of_quota(error)
@@ -70,10 +110,11 @@ def is_push_back(error: APIError) -> TypeGuard[APIStatusError]:
 
 
 def is_transient(error: APIError) -> bool:
-    """Whether another attempt may fare better."""
+    """True if another attempt may succeed."""
     match error:
         case APIStatusError():
-            return _is_transient_status(error)
+            asked = _should_retry(error)
+            return _has_transient_status(error) if asked is None else asked
         case APIConnectionError(kind=kind):
             return kind != "certificate"
         case APIResponseError(kind=kind):
@@ -82,14 +123,20 @@ def is_transient(error: APIError) -> bool:
             return False
 
 
-def _is_transient_status(error: APIStatusError) -> bool:
-    match error.headers.get("x-should-retry", "").strip().lower():
-        case "true":
-            return True
-        case "false":
-            return False
-        case _:
-            pass
+def _is_forbidden(error: APIError) -> bool:
+    """True if the server forbids a retry that would follow otherwise."""
+    if not isinstance(error, APIStatusError):
+        return False
+    return _should_retry(error) is False and _has_transient_status(error)
+
+
+def _should_retry(error: APIStatusError) -> bool | None:
+    """Return the server's own word about retries, `x-should-retry`. None: there is none."""
+    said = error.headers.get("x-should-retry", "").strip().lower()
+    return {"true": True, "false": False}.get(said)
+
+
+def _has_transient_status(error: APIStatusError) -> bool:
     if is_out_of_quota(error):
         return False
     return (
@@ -99,7 +146,7 @@ def _is_transient_status(error: APIStatusError) -> bool:
 
 
 def is_out_of_quota(error: APIStatusError) -> bool:
-    """Whether the project's quota is used up."""
+    """True if the project's quota is used up."""
     return "insufficient_quota" in {error.code, error.type}
 
 
@@ -107,29 +154,29 @@ def is_out_of_quota(error: APIStatusError) -> bool:
 
 
 class RetryBudget:
-    """What a client may spend on retries, so that it does not multiply an outage by three.
+    """A token bucket for a client's retries, which keeps it from tripling the load of an outage.
 
-    A token bucket: a retry takes a token, a success puts a part of one back. Retries after a 429
-    take none: they wait for their turn at the gate.
+    A retry takes a token, and a success puts part of one back. Retries after a 429 take none,
+    because they wait for their turn at the rate gate.
     """
 
     CAPACITY = 20.0
-    """Retries that may be made before any success."""
+    """Retries that can be made before any success."""
 
-    PER_SUCCESS = 0.2
-    """Tokens that a success puts back: in the long run, at most one retry for five successes."""
+    TOKENS_PER_SUCCESS = 0.2
+    """Tokens that a success puts back: in the long run, one retry for five successes."""
 
     def __init__(self) -> None:
         self._tokens = self.CAPACITY
 
     def draw(self) -> bool:
-        """Take a token; False: there is none."""
+        """Take a token. False: there is none."""
         if self._tokens < 1:
             return False
         self._tokens -= 1
         return True
 
     def put_back(self) -> None:
-        """Note a success."""
+        """Put back a success's part of a token."""
         if self._tokens < self.CAPACITY:
-            self._tokens = min(self.CAPACITY, self._tokens + self.PER_SUCCESS)
+            self._tokens = min(self.CAPACITY, self._tokens + self.TOKENS_PER_SUCCESS)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
+from http import HTTPStatus
 from io import BytesIO
 from math import inf
 from ssl import SSLContext
@@ -21,7 +22,8 @@ from yarl import URL
 
 from chatkit_async._failures import diagnosis, failure, is_no_connection
 from chatkit_async._protocol import Reply
-from chatkit_async.errors import ClientClosedError
+from chatkit_async.errors import APIError, APIStatusError, ClientClosedError
+from chatkit_async.models import ChatSession
 from chatkit_async.secret import Secret
 
 if TYPE_CHECKING:
@@ -91,21 +93,60 @@ def _without_password(
     return url, headers, (Secret(f"{user}:{password}"), Secret(password))
 
 
-class Tally:
-    """How many requests a call sent, and how many came back: the rest may have been acted on.
+class Progress:
+    """What a call has sent and what was answered, also when it fails or is cancelled.
+
+    The transport writes the first two, the loop of attempts the others.
 
     Attributes:
-        sent: Requests that got a connection to go out on.
-        answered: Those of them that were answered.
-        reused_at: When the last one got a connection that was used before; -inf: it did not.
+        sent: Requests that got a connection.
+        reused_at: When the last request got a connection that was used before, by the loop's
+            clock. -inf: its connection was new.
+        attempts: Attempts that were started.
+        answered: Requests that were answered. The server may have acted on the others too.
+        ended: Requests of attempts that have ended.
+        result: The result of the attempt that succeeded.
     """
 
-    __slots__ = ("answered", "reused_at", "sent")
+    __slots__ = ("answered", "attempts", "ended", "result", "reused_at", "sent")
 
     def __init__(self) -> None:
         self.sent: int = 0
-        self.answered: int = 0
         self.reused_at: float = -inf
+        self.attempts: int = 0
+        self.answered: int = 0
+        self.ended: int = 0
+        self.result: ChatSession | None = None
+
+    @property
+    def lost(self) -> int:
+        """The number of requests that were not answered."""
+        return self.sent - self.answered
+
+    @property
+    def in_flight(self) -> bool:
+        """True while an attempt waits for its reply."""
+        return self.sent > self.ended
+
+    def note_success(self, result: ChatSession) -> None:
+        """Note that an attempt succeeded."""
+        self.result = result
+        self.answered += 1
+        self.ended = self.sent
+
+    def note_failure(self, error: APIError) -> None:
+        """Note that an attempt failed."""
+        self.ended = self.sent
+        if isinstance(error, APIStatusError) and error.status_code not in _GATEWAY_STATUSES:
+            self.answered += 1
+
+
+_GATEWAY_STATUSES = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, 520, 522, 524}
+"""Statuses of a gateway that got no reply from the API: the request may have been acted on.
+
+Those above 511 are Cloudflare's. With its other ones the request did not get through.
+https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
+"""
 
 
 class Transport:
@@ -156,13 +197,13 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
         link: Link,
-        tally: Tally,
+        progress: Progress,
     ) -> Reply:
         """Send a request and read its reply.
 
         A connection that the server had closed while it was idle is replaced at once. Such a
-        connection fails as soon as it is used, and without a byte of an answer. `tally` counts
-        both requests: a server that fails like this may have acted on the first.
+        connection fails as soon as it is used, and without a byte of an answer. `progress`
+        counts both requests: a server that fails like this may have acted on the first.
 
         Raises:
             APIConnectionError: no reply came.
@@ -175,10 +216,10 @@ class Transport:
         may_be_stale = True
         while True:
             session = self._session()
-            tally.reused_at = -inf
-            _tally.set(tally)
+            progress.reused_at = -inf
+            _progress.set(progress)
             if session is self._borrowed:
-                tally.sent += 1  # its connector does not tell
+                progress.sent += 1  # its connector does not tell
             try:
                 response = await session.request(
                     method,
@@ -189,12 +230,12 @@ class Transport:
                     **link.arguments,
                 )
             except (aiohttp.ClientError, OSError, UnicodeError) as error:
-                if may_be_stale and _is_stale(error, tally.reused_at):
+                if may_be_stale and _is_stale(error, progress.reused_at):
                     may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
                 failed = failure(error, url, proxied=link.proxy is not None)
                 if session is self._borrowed and is_no_connection(failed):
-                    tally.sent -= 1
+                    progress.sent -= 1
             else:
                 return await _read(response)
             try:
@@ -352,7 +393,7 @@ def _close_at_once(session: aiohttp.ClientSession) -> None:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells a call's tally that its request got a connection, and whether that was used before.
+    """Tells a call's progress that its request got a connection, and whether that was used before.
 
     In a forked child it counts as closed, and is left alone: its connections are the parent's, and
     closing them would take them off the selector, which the two processes share.
@@ -378,16 +419,16 @@ class _Connector(aiohttp.TCPConnector):
     ) -> "Connection":
         connection = await super().connect(req, traces, timeout)
         protocol = cast("ResponseHandler", connection.protocol)  # until it is released
-        tally = _tally.get()
-        tally.sent += 1
+        progress = _progress.get()
+        progress.sent += 1
         if protocol in self._used:
-            tally.reused_at = asyncio.get_running_loop().time()
+            progress.reused_at = asyncio.get_running_loop().time()
         self._used.add(protocol)
         return connection
 
 
-_tally: ContextVar[Tally] = ContextVar("_tally")
-"""The tally of the call that is sent from here."""
+_progress: ContextVar[Progress] = ContextVar("_progress")
+"""The progress of the call that is sent in this context."""
 
 
 def _is_stale(error: Exception, reused_at: float) -> bool:

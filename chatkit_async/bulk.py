@@ -2,25 +2,24 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from http import HTTPStatus
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from math import inf
 from types import TracebackType
-from typing import Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 import attrs
 
+from chatkit_async._attempts import Attempts, Limits
 from chatkit_async._codec import create_params
 from chatkit_async._failures import is_no_connection
 from chatkit_async._fanout import Fanout, Feed
 from chatkit_async._protocol import Call, cancel_session, create_session, option_problems
-from chatkit_async._retry import is_out_of_quota
-from chatkit_async._transport import Tally
+from chatkit_async._retry import Verdict, is_out_of_quota, is_push_back
+from chatkit_async._transport import Progress
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,
-    APIStatusError,
     AuthenticationError,
     ChatKitError,
     ClientClosedError,
@@ -31,7 +30,7 @@ from chatkit_async.errors import (
     RateLimitError,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams, fields_of
-from chatkit_async.options import RequestOptions, bulk_problems, described
+from chatkit_async.options import RequestOptions, Settings, bulk_problems, described
 
 __all__ = ["BulkRun", "BulkSummary", "Outcome"]
 
@@ -133,21 +132,21 @@ CONCURRENCY = 64
 MAX_WAIT = 300.0
 """Seconds that a row waits at the rate gate without progress of its run, by default."""
 
-# What a run and its client tell each other --------------------------------------------------------
+# The limits of a row ------------------------------------------------------------------------------
 
 
 class RunEndedError(Exception):
-    """A row's turn at the rate gate does not come any more: its run has ended."""
+    """A row's turn at the rate gate will not come, because its run has ended."""
 
 
 class Patience:
     """How long the rows of a run wait at the rate gate: up to `max_wait` without progress.
 
-    What one row gets on counts for all; the end of the run ends every wait.
+    An answer to one row is progress for all. The end of the run ends every wait.
 
     Attributes:
-        timers: What bounds each wait under way.
-        ran_out: Whether a row waited for as long as it may.
+        timers: The timers of the waits in progress.
+        ran_out: True once a row has waited for as long as it may.
     """
 
     def __init__(self, max_wait: float | None) -> None:
@@ -163,7 +162,7 @@ class Patience:
         self._progress = now
 
     def deadline(self, started: float, *, attempts: int) -> float | None:
-        """When the wait ends of a row that started then, if the run does not get on; None: never.
+        """Return when the wait of a row that started then ends without progress. None: never.
 
         Raises:
             RunEndedError: the run has ended, for a row that has made so many attempts.
@@ -173,97 +172,77 @@ class Patience:
         return None if self._max_wait is None else max(self._progress, started) + self._max_wait
 
     def end(self, *, for_new: bool = False) -> None:
-        """End the waits: of every row, or of those alone that made no attempt yet."""
+        """End the waits of every row, or only of those that have made no attempt yet."""
         self._over_for_new = True
         self._over = self._over or not for_new
         for timer in self.timers:
-            with suppress(RuntimeError):  # it has ended by itself
+            with suppress(RuntimeError):  # it has ended on its own
                 timer.reschedule(asyncio.get_running_loop().time())
 
 
-class RowState:
-    """How far a row has come, as the attempt loop notes it and the run reads it.
+class RowLimits(Limits):
+    """The limits of a row's call.
+
+    A push-back is not the row's fault: it uses up no retry, and neither that attempt nor the wait
+    at the gate counts against the row's `timeout`. The run's patience bounds the wait instead.
 
     Attributes:
-        patience: How long it waits at the rate gate.
-        tally: How many requests were sent for it, and answered.
-        attempts: Attempts made.
-        pushed_back: Those of them that the API pushed back.
-        error: How the last of them that failed did.
-        session: What the attempt returned that succeeded.
+        error: The error of the last attempt that failed.
     """
 
-    __slots__ = ("_concluded", "attempts", "error", "patience", "pushed_back", "session", "tally")
+    __slots__ = ("_patience", "_push_backs", "error")
 
-    def __init__(self, patience: Patience) -> None:
-        self.patience: Patience = patience
-        self.tally: Tally = Tally()
-        self.attempts: int = 0
-        self.pushed_back: int = 0
+    gate_limit = "max_wait of its run"
+
+    def __init__(
+        self, patience: Patience, settings: Settings, options: RequestOptions, started: float
+    ) -> None:
+        super().__init__(settings, options, started)
         self.error: APIError | None = None
-        self.session: ChatSession | None = None
-        self._concluded = 0  # requests of attempts that have ended
+        self._patience = patience
+        self._push_backs = 0
 
-    @property
-    def lost(self) -> int:
-        """How many requests were not answered."""
-        return self.tally.sent - self.tally.answered
+    def gate_deadline(self, attempts: int) -> float | None:
+        return self._patience.deadline(self.started, attempts=attempts)
 
-    @property
-    def in_flight(self) -> bool:
-        """Whether a request is under way."""
-        return self.tally.sent > self._concluded
+    @contextmanager
+    def waiting_at_gate(self, timer: asyncio.Timeout) -> Generator[None]:
+        self._patience.timers[timer] = None
+        try:
+            yield
+        finally:
+            del self._patience.timers[timer]
 
-    def note_success(self, session: ChatSession, now: float) -> None:
-        """Note that an attempt succeeded."""
-        self.session = session
-        self.tally.answered += 1
-        self.patience.note_progress(now)
+    def note_gate_passed(self, waited: float) -> None:
+        self._extend(waited)
 
-    def note_failure(self, error: APIError, now: float, *, pushed_back: bool) -> None:
-        """Note how an attempt failed."""
+    def note_gate_timeout(self) -> None:
+        self._patience.ran_out = True
+
+    def note_answer(self, now: float) -> None:
+        self._patience.note_progress(now)
+
+    def next_wait(
+        self,
+        error: APIError,
+        attempts: int,
+        now: float,
+        decide: Callable[[APIError, int, int | None, float | None], Verdict],
+    ) -> Verdict:
         self.error = error
-        self.pushed_back += pushed_back
-        self._concluded = self.tally.sent
-        if not isinstance(error, APIStatusError):
-            return
-        if error.status_code not in _UPSTREAM_LOST:
-            self.tally.answered += 1
-        if not pushed_back:
-            self.patience.note_progress(now)
+        if is_push_back(error):
+            self._push_backs += 1
+            return decide(error, self._push_backs - 1, None, None)
+        return super().next_wait(error, attempts - self._push_backs, now, decide)
 
+    def waits_at_gate_alone(self, error: APIError, elapsed: float) -> bool:
+        if pushed_back := is_push_back(error):
+            self._extend(elapsed)
+        return pushed_back
 
-_UPSTREAM_LOST = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, 520, 522, 524}
-"""A gateway's own replies, when the API's did not come: nobody knows what it did.
-
-Those above 511 are Cloudflare's: its other ones say that the request did not get through.
-https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
-"""
-
-
-class RowCaller(Protocol):
-    """Makes the call of a row."""
-
-    async def __call__(
-        self, call: Call[ChatSession], options: RequestOptions, row: RowState, /
-    ) -> object: ...
-
-
-@attrs.frozen
-class BulkClient:
-    """What a run needs of a client.
-
-    Attributes:
-        call: Makes the call of a row.
-        capacity: Connections that may be open at a time.
-        now: The client's clock.
-        sleep: Waits, by that clock.
-    """
-
-    call: RowCaller
-    capacity: int
-    now: Callable[[], float]
-    sleep: Callable[[float], Awaitable[object]]
+    def _extend(self, seconds: float) -> None:
+        if self.deadline is not None:
+            self.deadline += seconds
 
 
 # A run --------------------------------------------------------------------------------------------
@@ -286,7 +265,7 @@ class BulkRun(Generic[RowT]):
 
     def __init__(
         self,
-        client: BulkClient,
+        attempts: Attempts,
         build: Callable[[RowT], Call[ChatSession]],
         rows: Iterable[RowT] | AsyncIterable[RowT],
         *,
@@ -297,7 +276,7 @@ class BulkRun(Generic[RowT]):
         rate: float | None,
         max_wait: float | None,
     ) -> None:
-        self._client = client
+        self._calls = attempts
         self._build = build
         self._done: SuccessKind = done
         self._options = options
@@ -309,8 +288,8 @@ class BulkRun(Generic[RowT]):
             concurrency=concurrency,
             ordered=ordered,
             rate=rate,
-            now=client.now,
-            sleep=client.sleep,
+            now=attempts.seam.now,
+            sleep=attempts.seam.sleep,
         )
         self._counts: dict[Kind, int] = dict.fromkeys(
             ("created", "cancelled", "rejected", "unknown", "not_attempted"), 0
@@ -328,7 +307,7 @@ class BulkRun(Generic[RowT]):
         read, ended = self._fanout.read, self._fanout.ended_at
         elapsed = 0.0
         if self._started is not None:
-            elapsed = (self._client.now() if ended is None else ended) - self._started
+            elapsed = (self._calls.seam.now() if ended is None else ended) - self._started
         return BulkSummary(
             **self._counts,
             read=read,
@@ -403,76 +382,77 @@ class BulkRun(Generic[RowT]):
             self._start()
 
     def _start(self) -> None:
-        self._started = self._client.now()
+        self._started = self._calls.seam.now()
         self._fanout.start()
 
     # One row
 
     async def _work(self, index: int, row: RowT) -> Outcome[RowT]:
-        state = RowState(self._patience)
-        started = self._client.now()
+        progress, started = Progress(), self._calls.seam.now()
+        limits = RowLimits(self._patience, self._calls.settings, self._options, started)
         error: ChatKitError | None = None
         try:
-            await self._client.call(self._build(row), self._options, state)
+            await self._calls.make(self._build(row), limits, progress)
         except ChatKitError as failure:
             error = failure
         except RunEndedError:
-            error = state.error
+            pass
         except asyncio.CancelledError as failure:
-            error = None if state.in_flight else state.error
             if not cast("asyncio.Task[object]", asyncio.current_task()).cancelling():
                 self._end_with(failure)  # a callable of theirs raised it
         except BaseException as failure:  # noqa: BLE001 - raised to whoever iterates
             self._end_with(failure)
-        ended = self._client.now()
-        if state.tally.answered:
+        if error is None and progress.result is None and not progress.in_flight:
+            error = limits.error
+        ended = self._calls.seam.now()
+        if progress.answered:
             self._last_reply = ended
         if error is not None and self._hits_every_row(error, started):
             self._stop_by(error)
-        return self._conclude(index, row, state, error, ended - started)
+        return self._conclude(index, row, progress, error, ended - started)
 
     def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
-        return self._conclude(index, row, RowState(self._patience), None, 0.0)
+        return self._conclude(index, row, Progress(), None, 0.0)
 
     def _conclude(
-        self, index: int, row: RowT, state: RowState, error: ChatKitError | None, elapsed: float
+        self, index: int, row: RowT, progress: Progress, error: ChatKitError | None, elapsed: float
     ) -> Outcome[RowT]:
         """Make the outcome of a row, and count it."""
         kind: Kind
-        if state.session is not None:
+        if progress.result is not None:
             kind, error = self._done, None
-        elif state.lost:
+        elif progress.lost:
             kind = "unknown"
-            error = self._unanswered(state, elapsed) if error is None else _after_a_loss(error)
+            error = self._unanswered(progress, elapsed) if error is None else _after_a_loss(error)
         else:
-            sent = state.tally.answered or isinstance(error, ParameterError)
+            sent = progress.answered or isinstance(error, ParameterError)
             kind = "rejected" if sent else "not_attempted"
-            error = error or state.error or self._not_attempted()
+            error = error or self._not_attempted()
         if error is not None:
             # Its frames hold the request; they are nobody's to keep, a million times.
             error.__traceback__ = None
         self._counts[kind] += 1
-        self._attempts += state.attempts
-        self._lost += state.lost
+        self._attempts += progress.attempts
+        self._lost += progress.lost
         return Outcome(
             index=index,
             row=row,
             kind=kind,
-            session=state.session,
+            session=progress.result,
             error=error,
-            attempts=state.attempts,
-            lost=state.lost,
+            attempts=progress.attempts,
+            lost=progress.lost,
             elapsed=elapsed,
         )
 
     def _not_attempted(self) -> ChatKitError:
         return self._stopped_by or ChatKitError("not attempted: the run ended before")
 
-    def _unanswered(self, state: RowState, elapsed: float) -> APIConnectionError:
+    def _unanswered(self, progress: Progress, elapsed: float) -> APIConnectionError:
         done = "exist" if self._done == "created" else "be cancelled"
         return APIConnectionError(
             f"the run ended before the answer came; the session may {done} all the same",
-            attempts=state.attempts,
+            attempts=progress.attempts,
             elapsed=elapsed,
         )
 

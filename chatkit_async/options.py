@@ -7,7 +7,7 @@ import ssl as tls
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
 from sys import float_info
-from typing import TypeAlias, TypedDict, TypeVar, cast
+from typing import Literal, TypeAlias, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -21,6 +21,7 @@ __all__ = [
     "ApiKeyProvider",
     "Attempt",
     "ClientOptions",
+    "NotRetried",
     "QueryValue",
     "RequestOptions",
     "RetryPolicy",
@@ -70,9 +71,15 @@ class RetryPolicy:
             raise ConfigurationError(problems)
 
 
+NotRetried: TypeAlias = Literal[
+    "not_retryable", "retries_exhausted", "budget_exhausted", "deadline", "forbidden"
+]
+"""Why no attempt follows one that failed: see `Attempt.not_retried`."""
+
+
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One attempt of a call, as `on_attempt` is told of it.
+    """One attempt of a call, as `on_attempt` receives it.
 
     Attributes:
         method: The HTTP method.
@@ -84,6 +91,11 @@ class Attempt:
         elapsed: Seconds from the attempt's start to its end.
         error: What failed; None: the attempt succeeded.
         next_wait: Seconds until the next attempt; None: this was the last.
+        not_retried: Why this was the last attempt, if it failed. `not_retryable`: no retry helps
+            against this failure. `retries_exhausted`: `max_retries` were made. `budget_exhausted`:
+            too many recent requests of this client failed. `deadline`: the wait does not fit into
+            what is left of `timeout`. `forbidden`: the server forbids it, `x-should-retry: false`.
+            None: it succeeded, or another attempt follows.
     """
 
     method: str
@@ -94,6 +106,7 @@ class Attempt:
     elapsed: float
     error: APIError | None
     next_wait: float | None
+    not_retried: NotRetried | None = None
 
 
 class RequestOptions(TypedDict, total=False):

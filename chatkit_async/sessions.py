@@ -15,11 +15,11 @@ from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, ca
 
 import attrs
 
+from chatkit_async._attempts import Attempts
 from chatkit_async._protocol import Call, cancel_session, create_session
 from chatkit_async.bulk import (
     CONCURRENCY,
     MAX_WAIT,
-    BulkClient,
     BulkRun,
     CancelRowT,
     CreateRowT,
@@ -93,12 +93,10 @@ class AsyncSessions:
     API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
     """
 
-    def __init__(
-        self, call: Caller, call_raw: RawCaller, bulk_client: Callable[[], BulkClient]
-    ) -> None:
+    def __init__(self, call: Caller, call_raw: RawCaller, attempts: Attempts) -> None:
         self._call = call
         self._call_raw = call_raw
-        self._bulk_client = bulk_client
+        self._attempts = attempts
 
     async def create(
         self,
@@ -266,7 +264,6 @@ class AsyncSessions:
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
         options = hidden(options)  # before anything can raise: see there
-        bulk_client = self._bulk_client()
         refuse_bad_arguments(
             "rows",
             rows,
@@ -274,10 +271,10 @@ class AsyncSessions:
             concurrency=concurrency,
             rate=rate,
             max_wait=max_wait,
-            capacity=bulk_client.capacity,
+            capacity=self._attempts.transport.capacity,
         )
         return BulkRun(
-            bulk_client,
+            self._attempts,
             creation(checked_defaults(defaults), options),
             rows,
             done="created",
@@ -314,7 +311,6 @@ class AsyncSessions:
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
         options = hidden(options)  # before anything can raise: see there
-        bulk_client = self._bulk_client()
         refuse_bad_arguments(
             "session_ids",
             session_ids,
@@ -322,10 +318,10 @@ class AsyncSessions:
             concurrency=concurrency,
             rate=rate,
             max_wait=max_wait,
-            capacity=bulk_client.capacity,
+            capacity=self._attempts.transport.capacity,
         )
         return BulkRun(
-            bulk_client,
+            self._attempts,
             cancellation(options),
             session_ids,
             done="cancelled",
@@ -339,7 +335,7 @@ class AsyncSessions:
     @cached_property
     def with_raw_response(self) -> "AsyncSessionsWithRawResponse":
         """The same methods, returning the reply as it came: see `APIResponse`."""
-        return AsyncSessionsWithRawResponse(self._call_raw, self._bulk_client)
+        return AsyncSessionsWithRawResponse(self._call_raw, self._attempts)
 
 
 class AsyncSessionsWithRawResponse:
@@ -352,9 +348,9 @@ class AsyncSessionsWithRawResponse:
         cancel: As `AsyncSessions.cancel`.
     """
 
-    def __init__(self, call_raw: RawCaller, bulk_client: Callable[[], BulkClient]) -> None:
+    def __init__(self, call_raw: RawCaller, attempts: Attempts) -> None:
         # The methods return what their call returns: over a raw call, that is the raw reply.
-        sessions = AsyncSessions(cast("Caller", call_raw), call_raw, bulk_client)
+        sessions = AsyncSessions(cast("Caller", call_raw), call_raw, attempts)
         self.create: Final = _raw(sessions.create)
         self.cancel: Final = _raw(sessions.cancel)
 

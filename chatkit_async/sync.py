@@ -611,4 +611,4 @@ class _Client(AsyncChatKit):
     def hand_over(self) -> Transport:
         """Give the connections away: whoever has them closes them, and warns."""
         self._owns_transport = False
-        return self._transport
+        return self._attempts.transport

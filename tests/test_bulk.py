@@ -38,9 +38,11 @@ from chatkit_async import (
     RateLimitError,
     SessionCreateParams,
 )
+from chatkit_async._attempts import Attempts, Seam
 from chatkit_async._transport import Transport
-from chatkit_async.bulk import BulkClient, BulkRun, cancellation, in_batches
+from chatkit_async.bulk import BulkRun, cancellation, in_batches
 from chatkit_async.emulator import Emulator, TokenBucket
+from chatkit_async.options import Settings
 
 KEY = "sk-" + "0123456789abcdef" * 2
 DEFAULTS = {"workflow": "wf_123"}
@@ -98,9 +100,11 @@ async def take_into(outcomes, run):
 
 def of_stub(send, rows, *, done="created", **options):
     """A run over a stub in place of a client."""
-    client = BulkClient(send, 1000, now=now, sleep=asyncio.sleep)
+    attempts = Attempts(Settings.resolve({"api_key": KEY}), Transport(max_connections=1000))
+    attempts.seam = Seam(now=now)
+    attempts.make = send
     bounds = {"concurrency": 2, "ordered": True, "rate": None, "max_wait": None} | options
-    return BulkRun(client, lambda row: row, rows, done=done, options={}, **bounds)
+    return BulkRun(attempts, lambda row: row, rows, done=done, options={}, **bounds)
 
 
 # Outcomes
@@ -428,8 +432,8 @@ async def test_an_answer_that_never_came_is_lost(emulator, fault, error, retries
 async def test_a_refused_connection_after_a_lost_answer_tells_of_both():
     refused = APIConnectionError("the host refused the connection", kind="refused", attempts=2)
 
-    async def send(_call, _options, row):
-        row.tally.sent += 1
+    async def send(_call, _limits, row):
+        row.sent += 1
         raise refused
 
     run = of_stub(send, ["one"])
@@ -562,12 +566,12 @@ async def test_no_connection_at_all_stops_the_run_with_the_rows_not_attempted():
 async def test_a_row_without_a_connection_stops_the_run_unless_others_get_answers(
     emulator, answered
 ):
-    async def send(call, options, row):
+    async def send(call, limits, row):
         row.attempts = 1
         await asyncio.sleep(1 if call == "answered" else 2)
         if call == "answered":
-            row.tally.sent += 1
-            row.note_success(ChatSession.from_dict(SESSION), now())
+            row.sent += 1
+            row.note_success(ChatSession.from_dict(SESSION))
         else:
             raise APITimeoutError("no connection", limit="connect_timeout")
 
@@ -699,7 +703,7 @@ async def test_a_row_that_could_not_be_sent_in_time_says_what_the_gate_waits_for
         run = client.sessions.create_many(users(2), defaults=DEFAULTS, max_wait=10)
         outcomes = await run.results()
 
-    assert "does not come before max_wait of its run ends" in str(run.summary.stopped_by)
+    assert "and max_wait of its run ends before that" in str(run.summary.stopped_by)
     assert kinds(outcomes) == {"not_attempted": len(outcomes)}
 
 

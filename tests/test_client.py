@@ -81,8 +81,8 @@ class Pace:
         self.time += seconds
 
     def under(self, client):
-        client._seam = attrs.evolve(
-            client._seam, now=lambda: self.time, sleep=self.sleep, random=lambda: self.luck
+        client._attempts.seam = attrs.evolve(
+            client._attempts.seam, now=lambda: self.time, sleep=self.sleep, random=lambda: self.luck
         )
         return client
 
@@ -184,8 +184,8 @@ async def test_a_blank_variable_counts_as_unset(monkeypatch):
     client = AsyncChatKit()
 
     assert repr(client) == "AsyncChatKit(base_url='https://api.openai.com/v1')"
-    assert not {"OpenAI-Organization", "OpenAI-Project"} & set(client._headers)
-    assert client._link.proxy is None
+    assert not {"OpenAI-Organization", "OpenAI-Project"} & set(client._attempts._headers)
+    assert client._attempts._link.proxy is None
 
 
 def test_every_problem_of_the_settings_is_named_at_once():
@@ -262,7 +262,15 @@ async def test_a_base_url_may_have_any_path(connect, path):
 def test_a_client_shows_neither_key_nor_password():
     client = AsyncChatKit(api_key=KEY, proxy="http://user:pa55word@127.0.0.1:3128")
 
-    shown = repr([client, vars(client), client._settings, client._link, client._link.proxy_headers])
+    shown = repr(
+        [
+            client,
+            vars(client),
+            client._attempts.settings,
+            client._attempts._link,
+            client._attempts._link.proxy_headers,
+        ]
+    )
     assert hides(shown, KEY)
     assert hides(shown, "pa55word")
     assert hides(shown, "user:pa55word")
@@ -491,7 +499,9 @@ def virtually(monkeypatch):
                     api_key=emulator.api_key, base_url=emulator.base_url, **settings
                 ) as client,
             ):
-                client._seam = attrs.evolve(client._seam, now=now, random=lambda: 1.0)
+                client._attempts.seam = attrs.evolve(
+                    client._attempts.seam, now=now, random=lambda: 1.0
+                )
                 return await scenario(emulator, client)
 
         with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
@@ -628,7 +638,8 @@ def test_a_call_whose_turn_cannot_come_in_time_ends_at_once(virtually):
 
     assert (error.attempts, error.status_code, requests) == (0, 429, 2)
     assert error.retry_after == pytest.approx(32, abs=0.1)
-    assert error.message.startswith("not sent: the API pushed back (429)")
+    assert error.message.startswith("Rate limited (429): the request was not sent")
+    assert "this call's timeout ends before that" in error.message
     assert ended == pytest.approx(1, abs=0.1)
 
 
@@ -649,8 +660,8 @@ def test_closing_ends_a_wait_at_the_gate(virtually):
 def test_with_options_stays_behind_the_same_gate_unless_the_key_differs():
     client = AsyncChatKit(api_key=KEY)
 
-    assert client.with_options(timeout=5.0)._gate is client._gate
-    assert client.with_options(api_key=f"{KEY}x")._gate is not client._gate
+    assert client.with_options(timeout=5.0)._attempts.gate is client._attempts.gate
+    assert client.with_options(api_key=f"{KEY}x")._attempts.gate is not client._attempts.gate
 
 
 # What is told of attempts
@@ -725,14 +736,25 @@ async def test_the_log_has_a_line_for_each_attempt_and_no_secret(client, emulato
     assert lines == [
         f"POST /chatkit/sessions: {line}"
         for line in (
-            "disconnected, request id None, attempt 1, 0.000 s, next in 0.500 s",
-            f"503, request id {ids[1]}, attempt 2, 0.000 s, next in 1.000 s",
+            "disconnected, request id None, attempt 1, 0.000 s, next attempt in 0.500 s",
+            f"503, request id {ids[1]}, attempt 2, 0.000 s, next attempt in 1.000 s",
             f"200, request id {ids[2]}, attempt 3, 0.000 s",
         )
     ]
     assert emulator.api_key not in caplog.text
     assert session.client_secret not in caplog.text
     assert "user_123" not in caplog.text
+
+
+async def test_last_attempt_says_why_no_other_follows(connect, emulator, caplog):
+    told = []
+    emulator.fail(status=500, times=3)
+    with caplog.at_level(logging.DEBUG), pytest.raises(InternalServerError) as caught:
+        await connect(on_attempt=told.append).sessions.create(**WANTED)
+
+    assert [attempt.not_retried for attempt in told] == [None, None, "retries_exhausted"]
+    assert caplog.messages[-1].endswith(", not retried: retries_exhausted")
+    assert caught.value.__notes__ == ["Not retried again: max_retries=2 is used up."]
 
 
 # Keys
@@ -1050,7 +1072,7 @@ async def test_closing_ends_a_wait_between_attempts(connect, emulator):
         await asyncio.get_running_loop().create_future()
 
     client = connect()
-    client._seam = attrs.evolve(client._seam, sleep=sleep)
+    client._attempts.seam = attrs.evolve(client._attempts.seam, sleep=sleep)
     emulator.fail(status=500)
     call = asyncio.create_task(closed_error(client))
     await waiting.wait()
@@ -1065,7 +1087,7 @@ async def test_what_the_seams_sleep_raises_passes_through(connect, emulator):
         raise TimeoutError("somebody else's")
 
     client = connect()
-    client._seam = attrs.evolve(client._seam, sleep=sleep)
+    client._attempts.seam = attrs.evolve(client._attempts.seam, sleep=sleep)
     emulator.fail(status=500)
 
     with pytest.raises(TimeoutError, match="somebody else's"):
@@ -1154,12 +1176,12 @@ def test_a_client_that_could_not_be_made_does_not_warn():
 
 
 async def test_a_forked_child_starts_anew(client, emulator):
-    gate = client._gate
+    gate = client._attempts.gate
     chatkit_async.client._after_fork()
 
     await client.sessions.create(**WANTED)
 
-    assert client._gate is gate
+    assert client._attempts.gate is gate
     assert len(emulator.requests) == 1
 
 
@@ -1263,10 +1285,10 @@ async def test_a_cancelled_call_gives_its_connection_back(connect):
         with pytest.raises(asyncio.CancelledError, match="enough"):
             await call
 
-        [(session, _)] = client._transport._opened.values()
+        [(session, _)] = client._attempts.transport._opened.values()
         assert not session.connector._acquired
         await server.until(lambda: not server.open)
-        assert not client._transport.timers()
+        assert not client._attempts.transport.timers()
         assert (await client.sessions.create(**WANTED)).id == SESSION["id"]
 
 
@@ -1285,7 +1307,9 @@ def test_a_callers_own_timeout_is_not_swallowed(virtually, fault):
         with pytest.raises(TimeoutError) as caught:
             await impatient()
         assert not isinstance(caught.value, APIError)
-        assert not client._transport._opened[asyncio.get_running_loop()][0].connector._acquired
+        assert not client._attempts.transport._opened[asyncio.get_running_loop()][
+            0
+        ].connector._acquired
         return asyncio.get_running_loop().time(), len(emulator.requests)
 
     assert virtually(scenario) == (pytest.approx(7, abs=0.01), 1)
@@ -1331,8 +1355,8 @@ async def test_no_proxy_is_respected(monkeypatch, connect, emulator):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", ".example")
 
-    assert connect(base_url="https://api.example/v1")._link.proxy is None
-    assert connect(base_url="https://api.test/v1")._link.proxy == "http://127.0.0.1:9"
+    assert connect(base_url="https://api.example/v1")._attempts._link.proxy is None
+    assert connect(base_url="https://api.test/v1")._attempts._link.proxy == "http://127.0.0.1:9"
 
 
 async def test_this_machine_is_never_reached_by_the_environments_proxy(
@@ -1405,7 +1429,7 @@ async def test_tls_settings_are_used(connect):
         client = connect(base_url=server.base_url)
         error = await failure(client, APIConnectionError)
         assert (error.kind, error.attempts) == ("certificate", 1)
-        assert hides(shown_of(error), client._settings.api_key)
+        assert hides(shown_of(error), client._attempts.settings.api_key)
 
         session = await client.with_options(ssl=trusting).sessions.create(**WANTED)
         await client.close()
@@ -1424,7 +1448,7 @@ async def test_a_borrowed_session_is_sent_through_and_left_open(connect, emulato
 
         assert emulator.requests[0].headers["X-Theirs"] == "1"
         assert not http_session.closed
-        assert client._transport._opened == {}
+        assert client._attempts.transport._opened == {}
 
 
 async def test_closing_ends_calls_through_a_borrowed_session(connect, emulator):
@@ -1479,7 +1503,7 @@ async def test_a_refusal_that_forbids_a_retry_closes_the_gate_all_the_same(conne
 
     await failure(client)
 
-    assert not client._gate.is_free
+    assert not client._attempts.gate.is_free
 
 
 async def test_a_quota_that_is_used_up_counts_neither_way_at_the_gate(connect, emulator):
@@ -1489,8 +1513,8 @@ async def test_a_quota_that_is_used_up_counts_neither_way_at_the_gate(connect, e
 
     await failure(client)
 
-    assert client._gate.is_free
-    assert not client._gate._accepted
+    assert client._attempts.gate.is_free
+    assert not client._attempts.gate._accepted
 
 
 async def test_what_was_blank_stays_blank_with_other_options(connect, monkeypatch):
@@ -1499,13 +1523,13 @@ async def test_what_was_blank_stays_blank_with_other_options(connect, monkeypatc
 
     other = connect(organization="", project="").with_options(timeout=1)
 
-    assert (other._settings.organization, other._settings.project) == (None, None)
+    assert (other._attempts.settings.organization, other._attempts.settings.project) == (None, None)
 
 
 async def test_the_proxy_is_looked_up_once_for_a_base_url(connect, monkeypatch):
     client = connect(base_url="https://api.test/v1")
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
 
-    assert client.with_options(timeout=1)._settings.proxy is None
+    assert client.with_options(timeout=1)._attempts.settings.proxy is None
     other = client.with_options(base_url="https://other.test/v1")
-    assert other._settings.proxy == "http://proxy:3128"
+    assert other._attempts.settings.proxy == "http://proxy:3128"

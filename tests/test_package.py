@@ -24,6 +24,7 @@ LAYERS = [
     {"client", "_portal"},
     {"sessions"},
     {"bulk"},
+    {"_attempts"},
     {"_fanout", "_transport", "_gate", "_retry", "_protocol"},
     {"_failures"},
     {"_codec"},
@@ -35,14 +36,22 @@ WITHIN_A_LAYER = {
 }
 UPWARD = {
     ("models", "_codec"),  # from_dict, when it is called
-    ("client", "__init__"),  # the version
+    ("_attempts", "__init__"),  # the version
 }
 
 # What is nobody else's to import.
 RESERVED = {
     "anyio": {"_portal"},
     "cattrs": {"_codec"},
-    "aiohttp": {"client", "_transport", "_failures", "emulator", "pytest_plugin", "cli"},
+    "aiohttp": {
+        "client",
+        "_attempts",
+        "_transport",
+        "_failures",
+        "emulator",
+        "pytest_plugin",
+        "cli",
+    },
     "click": {"cli"},
     "rich": {"cli"},
 }
@@ -183,4 +192,4 @@ def test_the_package_says_that_it_is_typed():
 
 
 def test_the_version_is_the_one_installed():
-    assert chatkit_async.__version__ in chatkit_async.client.USER_AGENT
+    assert chatkit_async.__version__ in chatkit_async._attempts.USER_AGENT

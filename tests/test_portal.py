@@ -826,7 +826,7 @@ def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script
         calls[0].start()
         pushed_back.wait(30)
         calls[1].start()
-        while not client._client._gate._waiting:
+        while not client._client._attempts.gate._waiting:
             time.sleep(0.001)
         child = os.fork()
         if child == 0:

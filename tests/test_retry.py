@@ -1,4 +1,4 @@
-"""Whether another attempt follows a failure, and after how many seconds."""
+"""The retry decision, its reasons, and the retry budget."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from chatkit_async import _retry
+from chatkit_async._retry import RetryBudget
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,
@@ -20,16 +21,22 @@ from chatkit_async.options import RetryPolicy
 SERVER_ERROR = APIStatusError("broken", status_code=500)
 
 
-def wait(error=SERVER_ERROR, *, made=0, most=2, left=None, policy=RetryPolicy(), drawn=0.5):
+def verdict(
+    error=SERVER_ERROR, *, made=0, most=2, left=None, policy=RetryPolicy(), budget=None, drawn=0.5
+):
     return _retry.next_wait(
         error,
         retries_made=made,
         max_retries=most,
         time_left=left,
         policy=policy,
-        budget=_retry.RetryBudget(),
+        budget=budget or RetryBudget(),
         random=lambda: drawn,
     )
+
+
+def wait(error=SERVER_ERROR, **given):
+    return verdict(error, **given).wait
 
 
 def status(status_code, *, should_retry=None, retry_after=None, **fields):
@@ -120,8 +127,61 @@ def test_there_are_at_most_max_retries(made, most, more):
     assert (wait(made=made, most=most) is not None) is bool(more)
 
 
-def test_what_is_not_transient_has_no_wait():
-    assert wait(status(400)) is None
+def test_no_limit_of_retries_allows_any_number():
+    assert wait(made=10**9, most=None) is not None
+
+
+# Why not
+
+
+def spent():
+    budget = RetryBudget()
+    while budget.draw():
+        pass
+    return budget
+
+
+@pytest.mark.parametrize(
+    ("reason", "given", "note"),
+    [
+        ("not_retryable", {"error": status(400)}, None),
+        ("not_retryable", {"error": status(400, should_retry="false")}, None),
+        ("not_retryable", {"error": status(429, code="insufficient_quota")}, None),
+        ("not_retryable", {"error": APIConnectionError("no", kind="certificate")}, None),
+        (
+            "forbidden",
+            {"error": status(503, should_retry="false")},
+            "Not retried: the server forbids it (x-should-retry: false).",
+        ),
+        ("retries_exhausted", {"most": 0}, None),
+        ("retries_exhausted", {"made": 2}, "Not retried again: max_retries=2 is used up."),
+        (
+            "deadline",
+            {"error": status(429, retry_after=30.0), "left": 9.0},
+            (
+                "Not retried: the next attempt would start in 31.5 s, and this call's timeout ends "
+                "before that."
+            ),
+        ),
+        (
+            "budget_exhausted",
+            {"budget": spent()},
+            (
+                "Not retried: the client's retry budget is exhausted because too many recent requests "
+                "failed."
+            ),
+        ),
+    ],
+)
+def test_reason_is_given_and_noted(reason, given, note):
+    given = {"error": status(500), **given}
+
+    assert verdict(**given) == _retry.Verdict(None, reason)
+    assert getattr(given["error"], "__notes__", [None]) == [note]
+
+
+def test_retry_has_no_reason_against_it():
+    assert verdict(drawn=0.5) == _retry.Verdict(0.25, None)
 
 
 # How long
@@ -197,3 +257,63 @@ def test_a_quota_that_is_used_up_is_no_push_back():
 def test_a_503_is_a_push_back_if_it_asks_to_wait():
     assert _retry.is_push_back(status(503, retry_after=1.0))
     assert not _retry.is_push_back(status(503))
+
+
+# The budget
+
+
+@given(st.lists(st.sampled_from("rrrs")))
+def test_retries_are_at_most_the_capacity_and_a_fifth_of_the_successes(events):
+    budget = RetryBudget()
+    retries = successes = 0
+    for event in events:
+        if event == "s":
+            budget.put_back()
+            successes += 1
+        else:
+            retries += budget.draw()
+        assert retries <= budget.CAPACITY + budget.TOKENS_PER_SUCCESS * successes + 1e-9
+
+
+def test_in_an_outage_twenty_retries_are_made_and_then_none():
+    budget = RetryBudget()
+
+    assert sum(budget.draw() for _ in range(1000)) == 20
+
+
+def test_successes_bring_retries_back_one_for_five():
+    budget = RetryBudget()
+    while budget.draw():
+        pass
+
+    for _ in range(50):
+        budget.put_back()
+
+    assert 9 <= sum(budget.draw() for _ in range(1000)) <= 10
+
+
+def test_a_long_good_time_saves_up_no_more_than_the_capacity():
+    budget = RetryBudget()
+    for _ in range(10_000):
+        budget.put_back()
+
+    assert sum(budget.draw() for _ in range(1000)) == 20
+
+
+def test_what_one_client_spends_is_another_ones_to_spend():
+    one, other = RetryBudget(), RetryBudget()
+    while one.draw():
+        pass
+
+    assert other.draw()
+
+
+def test_budget_allows_twenty_retries_before_a_success():
+    budget = RetryBudget()
+
+    assert [wait(budget=budget) for _ in range(20)] == [0.25] * 20
+    assert verdict(budget=budget).reason == "budget_exhausted"
+
+
+def test_push_back_draws_on_no_budget():
+    assert wait(status(429, retry_after=2.0), budget=spent()) == 2.1

@@ -44,7 +44,7 @@ async def emulator():
 @pytest.fixture
 async def client(emulator):
     async with AsyncChatKit(api_key=emulator.api_key, base_url=emulator.base_url) as client:
-        client._seam = attrs.evolve(client._seam, sleep=no_wait)
+        client._attempts.seam = attrs.evolve(client._attempts.seam, sleep=no_wait)
         yield client
 
 
@@ -441,7 +441,7 @@ def test_leaving_is_bound_to_ten_seconds(monkeypatch, raising):
                 api_key=emulator.api_key, base_url=emulator.base_url, timeout=None
             ) as client,
         ):
-            client._seam = attrs.evolve(client._seam, now=loop.time)
+            client._attempts.seam = attrs.evolve(client._attempts.seam, now=loop.time)
             emulator.fail(operation="cancel", delay=3600, times=None)
             left = client.sessions.open(**WANTED, timeout=900)
             await left.__aenter__()

@@ -32,7 +32,7 @@ from chatkit_async import (
 from chatkit_async._transport import (
     MAX_REPLY,
     Link,
-    Tally,
+    Progress,
     Timers,
     Transport,
 )
@@ -49,11 +49,13 @@ async def transport():
     await transport.close()
 
 
-async def send(transport, server, *, path="/x", body=b"{}", link=LINK, headers=None, tally=None):
+async def send(transport, server, *, path="/x", body=b"{}", link=LINK, headers=None, progress=None):
     url = server if isinstance(server, URL) else URL(server.base_url + path, encoded=True)
     headers = {"Authorization": Secret(f"Bearer {KEY}")} if headers is None else headers
-    tally = Tally() if tally is None else tally
-    return await transport.send("POST", url, headers=headers, body=body, link=link, tally=tally)
+    progress = Progress() if progress is None else progress
+    return await transport.send(
+        "POST", url, headers=headers, body=body, link=link, progress=progress
+    )
 
 
 async def failure(*args, **options):
@@ -390,32 +392,32 @@ async def test_a_stale_connection_is_replaced_at_once(transport, end):
 
 
 async def test_a_trail_counts_the_requests_that_went_out(transport):
-    tally = Tally()
+    progress = Progress()
     async with serve(replying(http(), CLOSE, http())) as server:
-        await send(transport, server, tally=tally)
-        assert tally.sent == 1
-        await send(transport, server, tally=tally)
-    assert tally.sent == 3  # one of them on a connection that the server had closed
-    assert tally.answered == 0  # for who reads the replies to count
+        await send(transport, server, progress=progress)
+        assert progress.sent == 1
+        await send(transport, server, progress=progress)
+    assert progress.sent == 3  # one of them on a connection that the server had closed
+    assert progress.answered == 0  # for who reads the replies to count
 
 
 async def test_a_trail_counts_no_request_that_had_no_connection(transport):
-    tally = Tally()
+    progress = Progress()
     async with serve(replying(http())) as server:
         pass
 
-    await failure(transport, server, tally=tally)
+    await failure(transport, server, progress=progress)
 
-    assert tally.sent == 0
+    assert progress.sent == 0
 
 
 async def test_a_trail_counts_its_own_call_alone(transport):
-    tally = Tally()
+    progress = Progress()
     async with serve(replying(http())) as server:
-        await send(transport, server, tally=tally)
+        await send(transport, server, progress=progress)
         await send(transport, server)
 
-    assert tally.sent == 1
+    assert progress.sent == 1
 
 
 async def test_a_connection_is_replaced_once_in_an_attempt(transport):
@@ -1094,18 +1096,18 @@ async def test_a_borrowed_session_that_was_closed_is_named():
 
 
 async def test_a_trail_counts_the_requests_of_a_borrowed_session():
-    tally = Tally()
+    progress = Progress()
     async with aiohttp.ClientSession() as session:
         transport = Transport(max_connections=10, http_session=session)
         async with serve(replying(http(), http(), CLOSE)) as server:
-            await send(transport, server, tally=tally)
-            await send(transport, server, tally=tally)
-            assert tally.sent == 2
-            await failure(transport, server, tally=tally)
-            assert tally.sent == 3  # it may have been acted on
-        await failure(transport, server, tally=tally)
+            await send(transport, server, progress=progress)
+            await send(transport, server, progress=progress)
+            assert progress.sent == 2
+            await failure(transport, server, progress=progress)
+            assert progress.sent == 3  # it may have been acted on
+        await failure(transport, server, progress=progress)
 
-    assert tally.sent == 3  # nobody listened any more
+    assert progress.sent == 3  # nobody listened any more
 
 
 async def test_a_borrowed_session_that_is_closed_during_a_request():

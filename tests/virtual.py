@@ -12,7 +12,7 @@ import aiohappyeyeballs
 import async_solipsism
 
 from chatkit_async import AsyncChatKit
-from chatkit_async.client import Seam
+from chatkit_async._attempts import Seam
 from chatkit_async.emulator import Clock, Emulator
 
 
@@ -40,7 +40,7 @@ async def client(emulator, seed=0, **options):
     async with AsyncChatKit(
         api_key=emulator.api_key, base_url=emulator.base_url, **options
     ) as client:
-        client._seam = Seam(now=_now, random=Random(seed).random)
+        client._attempts.seam = Seam(now=_now, random=Random(seed).random)
         yield client
 
 

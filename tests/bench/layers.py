@@ -19,7 +19,8 @@ from server import Server
 from yarl import URL
 
 from chatkit_async import AsyncChatKit, ChatSession, Secret, _codec, _protocol
-from chatkit_async._transport import Tally
+from chatkit_async._attempts import Limits
+from chatkit_async._transport import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,15 +43,21 @@ class Ladder:
 
     async def leanest(self) -> bytes:
         response = await self._lean.post(
-            self._url, data=self._call.body, headers=self._client._headers, timeout=self._timeout
+            self._url,
+            data=self._call.body,
+            headers=self._client._attempts._headers,
+            timeout=self._timeout,
         )
         return await response.read()
 
     async def send(self) -> object:
-        return await self._client._send(self._call, self._key, Tally())
+        return await self._client._attempts._send(self._call, self._key, Progress())
 
     async def attempt(self) -> object:
-        return await self._client._attempt(self._call, 20.0, 60.0, Tally())
+        attempts = self._client._attempts
+        now = attempts.seam.now()
+        limits = Limits(attempts.settings, {}, now)
+        return await attempts._attempt(self._call, limits, Progress(), now)
 
     async def attempts(self) -> object:
         return await self._client._call(self._call, {})

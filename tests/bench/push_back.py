@@ -51,7 +51,7 @@ async def with_gate(emulator, retries=2):
     async with AsyncChatKit(
         api_key=emulator.api_key, base_url=emulator.base_url, max_retries=retries
     ) as client:
-        client._seam = Seam(now=asyncio.get_running_loop().time)  # virtual, or real
+        client._attempts.seam = Seam(now=asyncio.get_running_loop().time)  # virtual, or real
         yield client.sessions.create
 
 
@@ -61,7 +61,7 @@ async def without_gate(emulator, retries=2):
     async with AsyncChatKit(
         api_key=emulator.api_key, base_url=emulator.base_url, max_retries=retries
     ) as client:
-        client._seam = Seam(now=asyncio.get_running_loop().time)
+        client._attempts.seam = Seam(now=asyncio.get_running_loop().time)
         client._gate = NoGate()
         yield client.sessions.create
 

@@ -21,7 +21,7 @@ from faults.table import NEVER
 from servers import http, serve
 
 from chatkit_async import AsyncChatKit, ChatKit
-from chatkit_async.client import Seam
+from chatkit_async._attempts import Seam
 
 # With characters that URLs and JSON escape, as no real key has: so each encoding differs.
 KEY = 'sk-proj-+/7"Zk\\%pQ2wX9mVb4nR8tLc6yHd'
@@ -301,7 +301,7 @@ def asynchronous(cell, method, **settings):
         loop.slow_callback_duration = 0  # in debug mode, every callback is logged, and its repr
         cell.clock.govern(loop)
         async with AsyncChatKit(**options) as client:
-            client._seam = cell.clock.seam
+            client._attempts.seam = cell.clock.seam
             if cell._idle:
                 await METHODS[method](client.sessions)
                 attempts.clear()
@@ -322,7 +322,7 @@ def blocking(cell, method, **settings):
     attempts = []
     options = {**cell.settings, "on_attempt": attempts.append, **settings}
     with ChatKit(**options) as client:
-        client._client._seam = cell.clock.seam
+        client._client._attempts.seam = cell.clock.seam
         loop, _ = client._bridge._portal()._start().result(PATIENCE)
         loop.set_debug(True)
         loop.slow_callback_duration = 0
@@ -340,7 +340,7 @@ def blocking(cell, method, **settings):
 
 
 def _outcome(cell, client, error, attempts):
-    opened = client._transport._opened.values()
+    opened = client._attempts.transport._opened.values()
     return Outcome(
         raised=None if error is None else type(error),
         kind=getattr(error, "kind", getattr(error, "status_code", None)),

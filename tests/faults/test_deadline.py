@@ -194,7 +194,7 @@ def test_a_name_that_is_looked_up_for_ever_is_bound():
         async with AsyncChatKit(
             api_key="sk-1", base_url="https://slow.example/v1", timeout=4.0
         ) as client:
-            client._seam = virtual.Seam(now=asyncio.get_running_loop().time)
+            client._attempts.seam = virtual.Seam(now=asyncio.get_running_loop().time)
             return await measured(client)
 
     error, elapsed = virtual.run(main())
@@ -206,7 +206,7 @@ def test_a_key_that_never_comes_is_bound():
     async def main():
         async with virtual.emulator() as emulator, virtual.client(emulator, timeout=4.0) as client:
             slow = client.with_options(api_key=for_ever)
-            slow._seam = client._seam
+            slow._attempts.seam = client._attempts.seam
             return await measured(slow)
 
     error, elapsed = virtual.run(main())

@@ -190,7 +190,7 @@ def test_a_call_that_is_cancelled_within_the_reply_shows_nothing(meeting, does):
         trace.on_request_end.append(note)
         trace.freeze()
         async with AsyncChatKit(**cell.settings) as client:
-            client._transport._session().trace_configs.append(trace)
+            client._attempts.transport._session().trace_configs.append(trace)
             call = asyncio.create_task(METHODS["create"](client.sessions))
             # A caller's own limit: the cancellation is the cause of what is raised.
             await headers_read.wait()
@@ -256,14 +256,14 @@ def test_what_a_key_callable_raises_shows_nothing_of_the_library(meeting):
 
 async def leave_async(cell):
     async with AsyncChatKit(**cell.settings) as client:
-        client._seam = cell.clock.seam
+        client._attempts.seam = cell.clock.seam
         async with client.sessions.open(user="user_123", workflow="wf_123"):
             raise LookupError("of the block")
 
 
 def leave_blocking(cell):
     with ChatKit(**cell.settings) as client:
-        client._client._seam = cell.clock.seam
+        client._client._attempts.seam = cell.clock.seam
         with client.sessions.open(user="user_123", workflow="wf_123"):
             raise LookupError("of the block")
 
@@ -363,7 +363,9 @@ def test_a_client_that_was_not_closed_warns_without_its_key(meeting):
 def test_a_log_of_everything_the_library_holds_shows_nothing(caplog):
     client = AsyncChatKit(api_key=KEY, default_headers={"X-Key": NEXT_KEY})
     with caplog.at_level(logging.DEBUG):
-        logging.getLogger("app").debug("%s %s %s", client._settings, client._given, client._headers)
+        logging.getLogger("app").debug(
+            "%s %s %s", client._attempts.settings, client._given, client._attempts._headers
+        )
 
     assert "api_key" in caplog.text
     assert hunter.found(caplog.text) == []

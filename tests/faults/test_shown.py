@@ -202,7 +202,7 @@ def test_a_defect_shows_no_secret(emulator, environment, debug):
     def defective(*_):
         raise RuntimeError(f"of a defect, with {KEY}")
 
-    environment.setattr("chatkit_async.client._protocol.read", defective)
+    environment.setattr("chatkit_async._attempts._protocol.read", defective)
     code, output = run(*CREATE, *debug)
 
     assert code == 1

@@ -290,7 +290,7 @@ async def _play(plan: Plan) -> str:
     async with virtual.emulator(**plan.server) as emulator:
         world = World(plan, emulator, gate)
         async with virtual.client(emulator, on_attempt=world.note, **plan.client) as client:
-            client._gate = gate
+            client._attempts.gate = gate
             world.client = client
             await _live(world)
         _nothing_is_open(world)
@@ -332,8 +332,8 @@ async def _live(world: World) -> None:
 
 def _nothing_is_open(world: World) -> None:
     client = world.client
-    hold(not client._transport.timers(), "an attempt's timer is left")
-    hold(not client._transport.is_open, "a session is left")
+    hold(not client._attempts.transport.timers(), "an attempt's timer is left")
+    hold(not client._attempts.transport.is_open, "a session is left")
     hold(not world.gate._waiting, "somebody stands at the gate")
 
 
