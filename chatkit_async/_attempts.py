@@ -32,7 +32,7 @@ from chatkit_async.errors import (
 )
 from chatkit_async.models import ChatSession
 from chatkit_async.options import Attempt, RequestOptions, Settings, hide, key_problem
-from chatkit_async.secret import Secret, mask_text
+from chatkit_async.secret import Secret, clean_text
 
 T = TypeVar("T", bound=ChatSession)
 
@@ -294,7 +294,7 @@ class Attempts:
             raise ClientClosedError
         if failure.cause is not None:
             # Masked before it is cut: nobody recognises half a key.
-            failure.cause = mask_text(failure.cause, [*keys, *self._link.login])[:MAX_CAUSE]
+            failure.cause = clean_text(failure.cause, [*keys, *self._link.login])[:MAX_CAUSE]
         try:
             raise failure
         finally:
@@ -423,10 +423,12 @@ class Attempts:
         debug = _logger.isEnabledFor(logging.DEBUG)
         if on_attempt is None and not debug:
             return
-        request_id = reply.request_id if reply else getattr(error, "request_id", None)
-        if request_id is not None:
+        if reply is None:
+            request_id = None if error is None else error.request_id
+        else:
             key = self.settings.api_key
-            request_id = mask_text(request_id, [key] if isinstance(key, str) else [])
+            keys = [key] if isinstance(key, str) else []
+            request_id = reply.clean_request_id([*keys, *self._link.login])
         attempt = Attempt(
             method=call.method,
             route=call.route,

@@ -54,7 +54,7 @@ def _cause(error: Exception) -> str:
             said = "Server disconnected within the headers"
         # Its own message adds the URL, and so the query.
         case aiohttp.ClientResponseError():
-            said = f"{error.status}, message={error.message!r}"
+            said = f"{error.status}, message='{error.message}'"
         case _:
             said = str(error)
     if code is not None and not said.startswith("["):

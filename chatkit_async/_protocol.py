@@ -23,7 +23,7 @@ from chatkit_async.errors import (
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
 from chatkit_async.options import RequestOptions, request_problems
-from chatkit_async.secret import MASK, Secret, mask_json, mask_text
+from chatkit_async.secret import MASK, Secret, clean_text, mask_json, mask_text, printable
 
 T = TypeVar("T", bound=ChatSession)
 
@@ -69,10 +69,10 @@ class Reply:
     content: bytes = attrs.field(repr=False)
     flaw: Literal["truncated", "too_large"] | None = None
 
-    @property
-    def request_id(self) -> str | None:
-        """The API's own id for the request."""
-        return self.headers.get("x-request-id")
+    def clean_request_id(self, secrets: Iterable[str]) -> str | None:
+        """Return the API's own id for the request, masked and printable."""
+        request_id = self.headers.get("x-request-id")
+        return None if request_id is None else clean_text(request_id, secrets)
 
 
 # Calls --------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
             f"the API replied {reply.status}, but {_FLAWS[kind]}; {_aftermath(call)}",
             kind=kind,
             status_code=reply.status,
-            request_id=_masked(reply.request_id, secrets),
+            request_id=reply.clean_request_id(secrets),
             cause=cause,
         )
     return _codec.of_json(call.result, data)
@@ -241,7 +241,7 @@ def _decoded(
     except UnicodeDecodeError as error:
         return "not_json", f"{error.reason} at byte {error.start}", {}
     except ValueError as error:
-        return "not_json", mask_text(str(error), secrets), {}
+        return "not_json", clean_text(str(error), secrets), {}
     if not isinstance(data, dict):
         return "not_an_object", None, {}
     return None, None, cast("dict[str, object]", data)
@@ -251,8 +251,8 @@ def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APISta
     said, body = _error_body(reply, secrets)
     headers: CIMultiDict[str] = CIMultiDict(
         (
-            mask_text(name, secrets),
-            MASK if name.lower() == "set-cookie" else mask_text(value, secrets),
+            clean_text(name, secrets),
+            MASK if name.lower() == "set-cookie" else clean_text(value, secrets),
         )
         for name, value in reply.headers.items()
     )
@@ -265,7 +265,7 @@ def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APISta
         param=said.get("param"),
         type=said.get("type"),
         retry_after=retry_after(reply.headers),
-        request_id=_masked(reply.request_id, secrets),
+        request_id=reply.clean_request_id(secrets),
     )
 
 
@@ -274,20 +274,16 @@ def _members(value: object) -> dict[str, object]:
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
-def _masked(text: str | None, secrets: Iterable[str]) -> str | None:
-    return None if text is None else mask_text(text, secrets)
-
-
 def _error_body(reply: Reply, secrets: Iterable[str]) -> tuple[dict[str, str], object]:
     """What the API said, by name, and the body as an error keeps it; both masked and cut."""
     # Masked before it is cut: nobody recognises half a secret.
-    text = mask_text(reply.content.decode("utf-8", "replace"), secrets)[:MAX_ERROR_BODY]
+    text = mask_text(reply.content.decode("utf-8", "surrogateescape"), secrets)[:MAX_ERROR_BODY]
     try:
         body = _codec.loads(reply.content)
         error = _members(body).get("error")
         fields = {"message": error} if isinstance(error, str) else _members(error)
         said = {
-            name: mask_text(value, secrets)[:MAX_SAID]
+            name: _line(mask_text(value, secrets))[:MAX_SAID]
             for name in ("message", "code", "param", "type")
             if isinstance(value := fields.get(name), str)
         }
@@ -301,8 +297,7 @@ def _status_message(
     call: Call[T], reply: Reply, said: str | None, code: str | None, headers: Mapping[str, str]
 ) -> str:
     status = reply.status
-    reason = _line(said) if said else ""
-    reason = reason or _reason(status)
+    reason = (said or "").rstrip(" .") or _reason(status)
     message = f"the API replied {status} to {call.method} {call.route}: {reason}"
     if hint := _hint(call, status, code, headers):
         message += f". {hint}"
@@ -310,9 +305,8 @@ def _status_message(
 
 
 def _line(said: str) -> str:
-    """What the API said, fit for a line of a log."""
-    printable = "".join(character if character.isprintable() else " " for character in said)
-    return " ".join(printable.split())[:MAX_SAID].rstrip(" .")
+    """What the API said on one line, its white space reduced to single spaces."""
+    return printable(" ".join(said.split()))
 
 
 def _reason(status: int) -> str:

@@ -59,7 +59,8 @@ class Link:
     arguments: Mapping[str, Any] = attrs.field(init=False, repr=False)
     proxy_headers: Mapping[str, str] | None = attrs.field(init=False, repr=False)
     login: tuple[Secret, ...] = attrs.field(init=False, repr=False)
-    """What only the proxy is told: user and password together, and the password."""
+    """What only the proxy is told: user and password together, the password, and the header's
+    base64 of both. Without a password the user name is the secret."""
 
     def __attrs_post_init__(self) -> None:
         # The limits of a whole attempt are the client's; see `AsyncChatKit`.
@@ -89,8 +90,9 @@ def _without_password(
     if parts.username is None:
         return url, None, ()
     user, password = unquote(parts.username), unquote(parts.password or "")
-    headers = {"Proxy-Authorization": Secret(aiohttp.encode_basic_auth(user, password))}
-    return url, headers, (Secret(f"{user}:{password}"), Secret(password))
+    basic = Secret(aiohttp.encode_basic_auth(user, password))
+    login = (Secret(f"{user}:{password}"), Secret(password or user), basic.removeprefix("Basic "))
+    return url, {"Proxy-Authorization": basic}, tuple(map(Secret, login))
 
 
 class Progress:

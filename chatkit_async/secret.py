@@ -1,6 +1,7 @@
-"""Secret: a str that does not show itself, and the masking of text that others wrote."""
+"""Secret: a str that does not show itself, and the cleaning of text that others wrote."""
 
 import base64
+import html
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -11,8 +12,9 @@ __all__ = ["Secret"]
 
 MASK = "**********"
 
-SHORTEST = 8
-"""Characters of the shortest secret that is looked for: a shorter one is a part of any text."""
+MIN_UNMISTAKABLE_LENGTH = 8
+"""Characters of the shortest secret that is masked wherever it is found. A shorter one may be part
+of any word, and is masked where it stands alone."""
 
 
 class Secret(str):
@@ -49,6 +51,8 @@ class Secret(str):
         }
 
 
+_UNDECODED = re.compile("[\udc80-\udcff]")
+
 # What the API's credentials look like: API keys (sk-...) and client secrets (ek_...,
 # chatkit_token_...). Eight characters spare prose such as "sk-..." in a message.
 _TOKEN = re.compile(r"\b(?:sk|ek|sess|chatkit_token)[-_][A-Za-z0-9_\-]{8,}")
@@ -57,31 +61,64 @@ _BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s\"'\\,;]+")
 _CLIENT_SECRET = re.compile(
     r"""(?xs) ( client_secret (\\*["']) \s*:\s* \2 ) (?: .*? (?= (?<!\\) \2 ) | .* )"""
 )
+# A word's letters are not those of Chinese, Japanese and Korean, which may adjoin any word. What
+# precedes a word may also be the last letter of an escape, as in "\\nword" and "%20word".
+_LETTER = r"[^\W\u2e80-\U0003ffff]"
+_WORD_START = rf"(?:(?<!{_LETTER})|(?<=\\[bfnrt])|(?<=%[0-9A-Fa-f]{{2}}))"
+_WORD_END = rf"(?!{_LETTER})"
 _FORM_SECRET = re.compile(r"\b(client_secret=)[^&\s\"']+")
 
 
 def mask_text(text: str, secrets: Iterable[str]) -> str:
     """Return `text` without the given secrets, or anything that looks like a credential.
 
-    A secret is found plain, URL-encoded, JSON-escaped and in base64. Where it only shows after
-    decoding the whole text is withheld: there is no telling what else is in there.
+    A secret is found plain, URL-encoded, JSON-escaped, HTML-escaped and in base64. Where it only
+    shows after decoding, the whole text is withheld: there is no telling what else is in there.
+    A secret of fewer than 8 characters is found where it stands alone, but not within a word, and
+    not in base64.
+
+    Bytes that were decoded to lone surrogates because they are not UTF-8 are read as Latin-1.
     """
+    text = _read_as_latin_1(text)
     if "\0" in text:
         # What is UTF-16 or UTF-32 has them between its letters when it is read as UTF-8.
         secrets, joined = tuple(secrets), text.replace("\0", "")
         if mask_text(joined, secrets) != joined:
             return MASK
-    for secret in secrets:
-        forms = _forms(secret)
-        for form in forms:
+    for secret in filter(None, secrets):
+        if len(secret) < MIN_UNMISTAKABLE_LENGTH:
+            text = _standing_alone(secret).sub(MASK, text)
+            continue
+        for form in _forms(secret):
             text = text.replace(form, MASK)
         bare = _unescaped(secret)
-        if forms and (secret in unquote(text) or (bare and bare in _unescaped(text))):
+        if (
+            secret in unquote(text)
+            or secret in html.unescape(text)
+            or (bare and bare in _unescaped(text))
+        ):
             return MASK
     text = _CLIENT_SECRET.sub(rf"\g<1>{MASK}", text)
     text = _FORM_SECRET.sub(rf"\g<1>{MASK}", text)
     text = _BEARER.sub(rf"\g<1>{MASK}", text)
     return _TOKEN.sub(MASK, text)
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with each character that cannot be shown as an escape such as `\x1b`.
+
+    Those are control characters, line breaks, lone surrogates, and invisible characters such as
+    those that change the direction of writing. Bytes that were decoded to lone surrogates because
+    they are not UTF-8 are read as Latin-1. The result is one line, and safe for a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _read_as_latin_1(text))
+
+
+def clean_text(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` masked and printable: fit for an error, a log and a metric's label."""
+    return printable(mask_text(text, secrets))
 
 
 def mask_json(value: object, secrets: Iterable[str]) -> object:
@@ -105,12 +142,15 @@ def mask_json(value: object, secrets: Iterable[str]) -> object:
     return value
 
 
+def _read_as_latin_1(text: str) -> str:
+    """Undo the codec's "surrogateescape", by which aiohttp keeps a header's bytes not in UTF-8."""
+    return _UNDECODED.sub(lambda found: chr(ord(found[0]) - 0xDC00), text)
+
+
 def _forms(secret: str) -> list[str]:
     """The ways a secret is commonly written, longest first."""
-    if len(secret) < SHORTEST:
-        return []
     raw = secret.encode("utf-8", "surrogatepass")
-    forms = {secret, quote(raw, safe=""), json.dumps(secret)[1:-1]}
+    forms = _written_out(secret)
     for shift in range(3):
         # In base64 three bytes become four characters: how a secret looks depends on where in its
         # text it starts. The characters at the edges are shared with the neighbours: leave them.
@@ -118,6 +158,27 @@ def _forms(secret: str) -> list[str]:
         core = encoded[-(-8 * shift // 6) : (shift + len(raw)) * 8 // 6]
         forms |= {core, core.replace("+", "-").replace("/", "_")}
     return sorted(forms, key=len, reverse=True)
+
+
+def _written_out(secret: str) -> set[str]:
+    """A secret as it is, and as URLs, JSON and HTML write it."""
+    raw = secret.encode("utf-8", "surrogatepass")
+    return {secret, quote(raw, safe=""), json.dumps(secret)[1:-1], html.escape(secret)}
+
+
+def _standing_alone(secret: str) -> re.Pattern[str]:
+    """Match a short secret that is neither part of a word nor punctuation of a sentence."""
+    if not any(map(str.isalnum, secret)):
+        return re.compile(rf"(?<![^\s\"'=:]){re.escape(secret)}(?![^\s\"',;])")
+    forms = sorted(_written_out(secret), key=len, reverse=True)
+    return re.compile(
+        "|".join(
+            (_WORD_START if form[0].isalnum() else "")
+            + re.escape(form)
+            + (_WORD_END if form[-1].isalnum() else "")
+            for form in forms
+        )
+    )
 
 
 def _unescaped(text: str) -> str:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import attrs
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from chatkit_async._attempts import Attempts
 from chatkit_async._protocol import Call, cancel_session, create_session
@@ -36,6 +37,7 @@ from chatkit_async.models import (
     WorkflowLike,
 )
 from chatkit_async.options import RequestOptions, hidden
+from chatkit_async.secret import printable
 
 __all__ = ["APIResponse", "AsyncSessions", "AsyncSessionsWithRawResponse"]
 
@@ -46,20 +48,29 @@ CANCEL_ON_EXIT = 10.0
 """Seconds that leaving `open()` waits at most for the session to be cancelled."""
 
 
+def _printable_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    if all(map(str.isprintable, headers.values())):
+        return headers
+    return CIMultiDictProxy(
+        CIMultiDict((name, printable(value)) for name, value in headers.items())
+    )
+
+
 @attrs.frozen(kw_only=True)
 class APIResponse(Generic[T]):
-    """A reply as it came, beside what was read from it.
+    r"""A reply as it came, beside what was read from it.
 
     Attributes:
         status_code: The HTTP status.
-        headers: The reply's headers; names are case-insensitive.
+        headers: The reply's headers; names are case-insensitive. A value that cannot be printed
+            has escapes such as `\x1b`.
         content: The body, in bytes. It holds the client secret.
         attempts: How many attempts the call made.
         elapsed: Seconds from the start of the call to its reply, waits included.
     """
 
     status_code: int
-    headers: Mapping[str, str] = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(repr=False, converter=_printable_headers)
     content: bytes = attrs.field(repr=False)
     attempts: int
     elapsed: float

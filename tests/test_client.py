@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import pickle
+import re
 import ssl
 import subprocess
 import sys
@@ -1414,6 +1415,63 @@ async def test_a_proxy_that_repeats_its_login_is_not_repeated(connect, scheme):
     for secret in "user:pa%55word", "pa%55word":
         assert hides(shown_of(error), secret)
         assert secret not in shown_of(error) + repr(dict(getattr(error, "headers", {})))
+
+
+SHORT_PASSWORDS = ["a", "7", "xy", "407", "p@s", "pä", "ab!", "it's", "seven77", "päss'wörd"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+async def test_a_proxys_password_is_masked_whatever_its_length(connect, scheme, encoding):
+    def repeat(request):
+        basic = request.headers["proxy-authorization"].removeprefix("Basic ")
+        login = base64.b64decode(basic).decode()
+        password = login.removeprefix("user:")
+        told = f"<b>{password}</b>, {login}, {basic}"
+        body = json.dumps({"error": {"message": told}}).encode()
+        reply = http(body, f"502 {told}", X_Told=told, X_Request_Id=told)
+        return reply.decode().encode(encoding)
+
+    attempts = []
+    async with serve(replying(repeat)) as proxy:
+        for password in SHORT_PASSWORDS:
+            login = f"user:{quote(password, safe='')}"
+            client = connect(
+                base_url=f"{scheme}://api.example/v1",
+                allow_http=True,
+                proxy=f"http://{login}@127.0.0.1:{proxy.port}",
+                on_attempt=attempts.append,
+            )
+            error = await failure(client, max_retries=0)
+
+            basic = base64.b64encode(f"user:{password}".encode()).decode()
+            told = [str(error), str(attempts.pop()), str(dict(getattr(error, "headers", {})))]
+            for text in [*told, str(getattr(error, "body", ""))]:
+                assert not {password, f"user:{password}", basic} & set(re.split("[ <>,()]+", text))
+                assert f"user:{password}" not in text
+                assert basic not in text
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
+async def test_what_a_header_says_is_printable(connect, caplog, status):
+    odd = bytes([9, *range(32, 127), *range(128, 256)])
+    reply = http(status=status, X_Request_Id="req_<>", X_Odd="<>").replace(b"<>", odd)
+    attempts = []
+    async with serve(replying(reply)) as server:
+        client = connect(base_url=server.base_url, on_attempt=attempts.append)
+        with caplog.at_level(logging.DEBUG, "chatkit_async"):
+            if status == "200 OK":
+                raw = await client.sessions.with_raw_response.create(**WANTED)
+                told = [raw.request_id, *raw.headers.values()]
+            else:
+                error = await failure(client, max_retries=0)
+                told = [str(error), error.request_id, *error.headers.values()]
+
+    [line] = [record.getMessage() for record in caplog.records]
+    for text in [*told, line, attempts[0].request_id]:
+        assert text.isprintable()
+    assert "\\x9b" in attempts[0].request_id
+    assert "é" in attempts[0].request_id
 
 
 # TLS and borrowed sessions

@@ -289,8 +289,22 @@ def test_a_body_is_read_in_its_encoding_whatever_its_headers_say(encoding, conte
 
 def test_the_request_id_is_the_header_s_whatever_its_case():
     reply = Reply(status=200, headers=CIMultiDict({"X-REQUEST-ID": "req_1"}), content=b"")
-    assert reply.request_id == "req_1"
-    assert Reply(status=200, headers={}, content=b"").request_id is None
+    assert reply.clean_request_id(()) == "req_1"
+    assert Reply(status=200, headers={}, content=b"").clean_request_id(()) is None
+
+
+@pytest.mark.parametrize("status", [200, 301, 404, 500])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_an_error_is_printable(status, encoding):
+    for code in [*range(256), 0x200F, 0x202E, 0x2028]:
+        raw = f"a{chr(code)}b".encode(encoding, "replace")
+        text = raw.decode("utf-8", "surrogateescape")
+        headers = {"x-request-id": text, "X-Odd": text, "Location": f"https://{text}/"}
+        said = {name: f"a{chr(code)}b" for name in ("message", "code", "param", "type")}
+        error = failure({"error": said} if status != 200 else b"?", status, headers)
+        texts = [str(error), error.request_id, *getattr(error, "headers", {}).values()]
+        texts += [getattr(error, name, "") for name in ("code", "param", "type")]
+        assert all(map(str.isprintable, texts)), texts
 
 
 def test_a_reply_s_repr_has_neither_body_nor_headers():
@@ -401,7 +415,7 @@ def test_an_error_has_all_that_the_api_said():
         (b'{"error": {"message": ""}}', {"error": {"message": ""}}, "Bad Gateway"),
         (b'{"error": {"message": " . "}}', {"error": {"message": " . "}}, "Bad Gateway"),
         (b'{"error": {"message": 5}}', {"error": {"message": 5}}, "Bad Gateway"),
-        (b"\xff\xfe\xfa", "\ufffd\ufffd\ufffd", "Bad Gateway"),
+        (b"\xff\xfe\xfa", "\xff\xfe\xfa", "Bad Gateway"),
     ],
 )
 def test_any_body_makes_an_error(content, body, reason):
@@ -450,7 +464,7 @@ def test_what_the_api_said_ends_where_it_ended_but_for_a_full_stop():
 
 def test_what_the_api_said_becomes_one_line():
     error = failure(error_of(message="first\r\nsecond\t\x1b[31m third\ud800."), 400)
-    assert error.message.endswith("/chatkit/sessions: first second [31m third")
+    assert error.message.endswith("/chatkit/sessions: first second \\x1b[31m third\\ud800")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import html
 import json
 import logging
 import pickle
@@ -18,7 +19,7 @@ import rich.pretty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatkit_async.secret import MASK, Secret, mask_json, mask_text
+from chatkit_async.secret import MASK, Secret, mask_json, mask_text, printable
 
 KEY = 'sk-proj-+/é"\\0123456789abcdef'
 PLAIN = "ek_68f1c2d3e4b5a6978877665544332211"
@@ -254,8 +255,51 @@ def test_every_known_secret_is_masked():
     )
 
 
-def test_what_is_too_short_to_be_told_from_prose_is_left():
-    assert mask_text("a short test", ["short"]) == "a short test"
+@pytest.mark.parametrize("length", range(1, 8))
+@pytest.mark.parametrize(
+    "around",
+    [
+        "%s",
+        "no: %s",
+        "bob:%s@proxy",
+        '"%s"',
+        "<b>%s</b>",
+        "pw=%s;",
+        "%s.",
+        "\\n%s",
+        "%%20%s%%20",
+        "密%s误",
+    ],
+)
+def test_a_short_secret_is_masked_alone(length, around):
+    secret = "xQ7é&/z"[:length]
+    for form in {secret, quote(secret, safe=""), html.escape(secret), json.dumps(secret)[1:-1]}:
+        assert mask_text(around % form, [secret]) == around % MASK
+
+
+@pytest.mark.parametrize(
+    "secret", ["e", "at", "est", "rat", "sessi", "rejecte", ".", ":", "!", ", "]
+)
+def test_a_short_secret_leaves_words_readable(secret):
+    prose = "latest: the session's rate was rejected! See /v1/chatkit, then retry."
+    assert mask_text(prose, [secret]) == prose
+
+
+@pytest.mark.parametrize("secret", [".", "!", "::", "-/-"])
+def test_a_short_secret_of_punctuation_is_masked_alone(secret):
+    assert mask_text(f'pw="{secret}", bob:{secret}', [secret]) == f'pw="{MASK}", bob:{MASK}'
+
+
+def test_a_secret_read_as_latin_1_is_masked():
+    for secret in "pässe", "pässwörter":
+        told = f"no: {secret}".encode("latin-1").decode("utf-8", "surrogateescape")
+        assert mask_text(told, [secret]) == f"no: {MASK}"
+
+
+def test_a_secret_in_html_is_withheld():
+    secret = "it's<0123456789>"
+    assert mask_text(html.escape(secret), [secret]) == MASK
+    assert mask_text("it&#39;s&lt;0123456789&gt;", [secret]) == MASK
 
 
 def test_an_empty_secret_masks_nothing():
@@ -297,6 +341,35 @@ def test_what_looks_like_a_credential_is_masked(text, masked):
 )
 def test_what_only_resembles_a_credential_is_left(text):
     assert mask_text(text, ()) == text
+
+
+# Printable text
+
+
+def test_printable_text_is_left():
+    for text in ["", "req_1", "a, b", "Café", "日本"]:
+        assert printable(text) is text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "cp1251", "utf-16"])
+def test_any_byte_becomes_printable(encoding):
+    for byte in range(256):
+        raw = f"a{bytes([byte]).decode('latin-1')}z".encode(encoding, "replace")
+        text = printable(raw.decode("utf-8", "surrogateescape"))
+        assert text.isprintable()
+        text.encode()
+
+
+@pytest.mark.parametrize(
+    "character",
+    "\x00\t\n\x1b\x7f\x85\x9b\xa0\xad\u200b\u200f\u2028\u202e\u2066\ufeff\ud800\U000e0001",
+)
+def test_an_unprintable_character_becomes_its_escape(character):
+    assert printable(f"a{character}b") == f"a{ascii(character)[1:-1]}b"
+
+
+def test_undecoded_bytes_are_read_as_latin_1():
+    assert printable("Caf\udce9 \udc9b2J") == "Café \\x9b2J"
 
 
 # Masking JSON

@@ -701,8 +701,14 @@ def test_a_proxys_login_is_in_its_header_alone():
 
     assert link.arguments["proxy"] == URL("http://proxy.example:3128")
     assert link.proxy_headers == {"Proxy-Authorization": "Basic dXNAZXI6cEBzcw=="}
-    assert link.login == ("us@er:p@ss", "p@ss")
-    assert repr(link.login).count(MASK) == 2
+    assert link.login == ("us@er:p@ss", "p@ss", "dXNAZXI6cEBzcw==")
+    assert repr(link.login).count(MASK) == 3
+
+
+def test_a_proxys_user_without_a_password_is_its_login():
+    link = attrs.evolve(LINK, proxy=Secret("http://token@proxy.example:3128"))
+
+    assert link.login == ("token:", "token", "dG9rZW46")
 
 
 async def test_a_proxy_that_is_not_there_is_named(transport, trusting):

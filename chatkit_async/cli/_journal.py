@@ -188,7 +188,7 @@ class Journal:
         self._size = 0
         self._descriptor = self._open(resume=resume)
         try:
-            self._prepare(header)
+            self._prepare(header, resume=resume)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -251,12 +251,18 @@ class Journal:
         except OSError as error:
             raise JournalError(f"cannot open {self._path}: {_reason(error)}") from None
 
-    def _prepare(self, header: Header) -> None:
+    def _prepare(self, header: Header, *, resume: bool) -> None:
         try:
             lock(self._descriptor)
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise JournalError(f"{self._path} is no regular file, which a journal has to be")
+            # Root could open it. Its owner could then read the client secrets written to it.
+            if resume and os.name == "posix" and status.st_uid != os.geteuid():
+                raise JournalError(
+                    f"{self._path} belongs to another user. Resume it as that user, or choose "
+                    "another file."
+                )
             self._load(header)
             # Not before: a file that is no journal is left as it is, its mode included.
             if os.name == "posix" and status.st_mode & _GROUP_AND_OTHERS:

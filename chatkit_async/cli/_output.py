@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 import click
 
 from chatkit_async.models import ChatSession
-from chatkit_async.secret import MASK, mask_json, mask_text
+from chatkit_async.secret import MASK, mask_json, mask_text, printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -58,12 +58,12 @@ def write_json(value: object) -> None:
 
 def note(text: str) -> None:
     """Write a line for people to stderr."""
-    write(printable(text) + "\n", err=True)
+    write(printable_lines(text) + "\n", err=True)
 
 
-def printable(text: str) -> str:
-    """The text without what would steer a terminal: it may be a server's."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+def printable_lines(text: str) -> str:
+    """Return `text` without what would steer a terminal; its line breaks stay."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def counted(number: int, noun: str) -> str:
@@ -178,7 +178,7 @@ class Page:
         for name, value in fields:
             line = self._text(" " * indent)
             line.append(f"{name:{width}}  ", style="bold")
-            line.append(printable(value))
+            line.append(printable_lines(value))
             self._show(line)
 
     def _wrapped(self, text: str, indent: int) -> "Iterable[Text]":
@@ -189,7 +189,7 @@ class Page:
     def _text(self, text: str, style: str = "") -> "Text":
         from rich.text import Text  # noqa: PLC0415 - see above
 
-        return Text(printable(text), style=style)
+        return Text(printable_lines(text), style=style)
 
     def _show(self, text: "Text") -> None:
         with self._console.capture() as capture:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TextIO, cast
 
-from chatkit_async.cli._output import printable, write
+from chatkit_async.cli._output import printable_lines, write
 
 LIVE = 0.2
 """Seconds between two drawings of the live line."""
@@ -95,10 +95,10 @@ class Progress:
     def _draw(self, text: str) -> None:
         if self._live:
             columns = shutil.get_terminal_size().columns
-            write(f"\r{printable(text)[: columns - 1]}\x1b[K", err=True)
+            write(f"\r{printable_lines(text)[: columns - 1]}\x1b[K", err=True)
             self._drawn = True
         else:
-            write(f"{printable(text)}\n", err=True)
+            write(f"{printable_lines(text)}\n", err=True)
 
 
 def duration(seconds: float) -> str:

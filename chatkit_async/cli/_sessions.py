@@ -12,7 +12,7 @@ from chatkit_async.cli._options import debug_option, json_option, secret_option,
 from chatkit_async.cli._output import (
     Page,
     note,
-    printable,
+    printable_lines,
     session_data,
     session_fields,
     without_secrets,
@@ -198,7 +198,7 @@ def cancel(
             write_json(session_data(result, show_secret=False))
         else:
             status = without_secrets(getattr(result, "status", "without a status"))
-            write(printable(f"{session_id}  {status}\n"))
+            write(printable_lines(f"{session_id}  {status}\n"))
     context.exit(max(codes, default=0))
 
 

@@ -157,6 +157,24 @@ def test_one_that_others_can_read_is_tightened_with_a_warning(path, capsys):
     assert capsys.readouterr().err == f"Warning: others could read {path}; now only you can.\n"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="files have no owner's number there")
+@pytest.mark.parametrize("content", [b"", b"kept"])
+def test_one_of_another_user_is_not_resumed(path, content, monkeypatch):
+    path.write_bytes(content)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(JournalError, match="belongs to another user"):
+        opened(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have no owner's number there")
+def test_a_new_one_may_get_another_owner(path, monkeypatch):
+    # Some network mounts decide it by themselves.
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    opened(path, resume=False).close()
+    assert path.read_bytes()
+
+
 def test_one_that_cannot_be_tightened_is_not_used(path, monkeypatch):
     opened(path).close()
     path.chmod(0o644)

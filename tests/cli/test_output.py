@@ -16,7 +16,7 @@ from chatkit_async.cli._output import (
     Page,
     masked,
     note,
-    printable,
+    printable_lines,
     session_data,
     session_fields,
     write,
@@ -77,7 +77,7 @@ def test_a_full_disk_is_told(monkeypatch):
 
 
 def test_what_would_steer_a_terminal_is_shown_as_its_code():
-    assert printable("a\x1b[2Jb\r\n\u202ec") == "a\\x1b[2Jb\\r\n\\u202ec"
+    assert printable_lines("a\x1b[2Jb\r\n\u202ec") == "a\\x1b[2Jb\\r\n\\u202ec"
 
 
 @pytest.mark.parametrize(

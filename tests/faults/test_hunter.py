@@ -185,7 +185,7 @@ def test_a_cell_shows_what_a_library_that_leaks_would_show(meeting, monkeypatch,
 
     fault = Fault("400", status(400), BadRequestError, 400, NEVER)
     with monkeypatch.context() as patched:
-        patched.setattr("chatkit_async._protocol.mask_text", unmasked)
+        patched.setattr("chatkit_async.secret.mask_text", unmasked)
         with meeting(fault, EVERY_ATTEMPT) as cell:
             error = call(cell, "create").error
         places = {found.partition(":")[0] for found in hunter.hunt(error)}
