@@ -13,6 +13,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from chatkit_async import models
 from chatkit_async.errors import ParameterError, Problem
+from chatkit_async.models._base import ReplyObject, fields_of
 from chatkit_async.options import PRINTABLE_BITS, RequestOptions, described
 from chatkit_async.secret import Secret
 
@@ -69,7 +70,7 @@ _converter.register_structure_hook(int, _int)
 
 # Replies: what fits is one structure call, what does not is taken field by field ------------------
 
-R = TypeVar("R", bound=models.ReplyObject)
+R = TypeVar("R", bound=ReplyObject)
 
 
 def from_dict(cls: type[R], data: object) -> R:
@@ -95,14 +96,14 @@ def of_json(cls: type[R], members: dict[str, object]) -> R:
 def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
     state: dict[str, object] = {}
     misfits: dict[str, object] = {}
-    fields = models.fields_of(cls)
+    fields = fields_of(cls)
     for key, value in data.items():
         if key not in fields:
             misfits[key] = value
             continue
         kind = fields[key].type
         try:
-            if isinstance(kind, type) and issubclass(kind, models.ReplyObject):
+            if isinstance(kind, type) and issubclass(kind, ReplyObject):
                 state[key] = from_dict(kind, value)
             else:
                 state[key] = _converter.structure(value, cast("type[object]", kind))
@@ -149,10 +150,10 @@ _converter.register_structure_hook(Secret, _secret)
 _converter.register_structure_hook_func(_type_is(str | None), _optional(_str))
 _converter.register_structure_hook_func(_type_is(int | None), _optional(_int))
 _converter.register_structure_hook_func(
-    _type_is(models.fields_of(models.ChatSession)["status"].type), _status
+    _type_is(fields_of(models.ChatSession)["status"].type), _status
 )
 _converter.register_structure_hook_func(
-    _type_is(models.fields_of(models.ChatKitWorkflow)["state_variables"].type), _state_variables
+    _type_is(fields_of(models.ChatKitWorkflow)["state_variables"].type), _state_variables
 )
 
 
@@ -281,7 +282,7 @@ def _object(cls: type[object], also: str = "", **checks: Hook) -> Hook:
 
     `also` is what else its caller takes, for the error.
     """
-    fields = models.fields_of(cls)
+    fields = fields_of(cls)
     hooks: dict[str, Any] = {
         name: override(struct_hook=_optional(check) if fields[name].default is None else check)
         for name, check in checks.items()
@@ -382,7 +383,7 @@ def _flattened(group: BaseValidationError, path: str = "") -> Iterator[Problem]:
             case _:
                 yield where, str(error)
     for error in others:
-        names = list(models.fields_of(group.cl))
+        names = list(fields_of(group.cl))
         for key in sorted(cast("ForbiddenExtraKeysError", error).extra_fields, key=str):
             yield f"{path}{_step(key)}".lstrip("."), _unknown(str(key), names)
 

@@ -29,7 +29,8 @@ from chatkit_async.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
-from chatkit_async.models import ChatSession, SessionCreateParams, fields_of
+from chatkit_async.models import ChatSession, SessionCreateParams
+from chatkit_async.models._base import fields_of
 from chatkit_async.options import RequestOptions, Settings, bulk_problems, described
 
 __all__ = ["BulkRun", "BulkSummary", "Outcome"]

@@ -609,12 +609,12 @@ def test_a_session_can_be_made_by_keyword_as_in_a_user_s_test():
 
 
 def test_expires_in_counts_down_to_expires_at(monkeypatch):
-    monkeypatch.setattr(models, "time", lambda: 1735689590.5)
+    monkeypatch.setattr(models.sessions, "time", lambda: 1735689590.5)
     assert ChatSession.from_dict(FITTING).expires_in == 9.5
 
 
 def test_expires_in_is_negative_when_the_session_has_ended(monkeypatch):
-    monkeypatch.setattr(models, "time", lambda: 1735689601.0)
+    monkeypatch.setattr(models.sessions, "time", lambda: 1735689601.0)
     assert ChatSession.from_dict(FITTING).expires_in == -1.0
 
 

@@ -222,7 +222,7 @@ def test_a_line_separator_of_unicode_is_no_end_of_a_row():
 
 def test_the_columns_are_the_fields_of_a_session():
     def paths(cls, prefix=""):
-        for name, field in models.fields_of(cls).items():
+        for name, field in models._base.fields_of(cls).items():
             parts = [c for c in _classes(field.type) if c is not models.SessionCreateParams]
             if name == "state_variables":
                 continue

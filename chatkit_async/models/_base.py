@@ -1,0 +1,243 @@
+"""The base of the models: comparison, hash, pickle and repr, and the tolerance of replies.
+
+A parameter class holds what it is given; it is checked when a call is made of it. A reply class
+holds what the API sent, even where that breaks the schema: a promised field that is missing or
+invalid raises when it is read, not before.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping
+from enum import StrEnum
+from types import MappingProxyType, NoneType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
+
+import attrs
+
+from chatkit_async.errors import (
+    InvalidFieldError,
+    MissingFieldError,
+    Problem,
+    ResponseValidationError,
+)
+
+_C = TypeVar("_C")
+
+
+@dataclass_transform(eq_default=False, frozen_default=True, kw_only_default=True)
+def model(cls: type[_C]) -> type[_C]:
+    """Apply attrs.frozen, with the methods of `Model` in place of attrs' own."""
+    return attrs.frozen(cls, kw_only=True, eq=False, repr=False, getstate_setstate=False)
+
+
+def fields_of(cls: type[object]) -> "dict[str, attrs.Attribute[Any]]":
+    """Return the fields of a model by name. `model` hides attrs from type checkers."""
+    return attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
+
+
+class Model:
+    """Equality, hash and repr over the fields that are set, which in a reply may not be all.
+
+    What attrs writes for these reads every slot, and an unset slot raises.
+    """
+
+    __slots__ = ()
+
+    _fields: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        cls._fields = tuple(fields_of(cls))
+
+    def _items(self) -> Iterator[tuple[str, object]]:
+        """The names and values of the fields that are set."""
+        for name in self._fields:
+            try:
+                yield name, object.__getattribute__(self, name)
+            except AttributeError:
+                continue
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Model) or type(other) is not type(self):
+            return NotImplemented
+        return list(self._items()) == list(other._items())
+
+    def __hash__(self) -> int:
+        # Mappings count for equality and not for the hash, as they have none.
+        hashable = [(n, v) for n, v in self._items() if _is_hashable(v)]
+        return hash((type(self), *hashable))
+
+    def __getstate__(self) -> dict[str, object]:
+        return dict(self._items())
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._items())
+        return f"{type(self).__name__}({shown})"
+
+
+def _is_hashable(value: Any) -> bool:
+    return isinstance(value, Hashable) and not isinstance(value, Mapping)
+
+
+class ReplyObject(Model):
+    """A part of a reply, tolerant of what the API sends.
+
+    A field that fits is held in its slot. A field that the reply lacks leaves its slot unset, so
+    that reading it comes to `__getattr__`. All else, values of a wrong type and fields that are
+    unknown here, is kept as it came in `_misfits`, by its key.
+    """
+
+    __slots__ = ("_misfits",)
+
+    _nullable: ClassVar[frozenset[str]]
+    _enumerated: ClassVar[frozenset[str]]
+
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        super().__attrs_init_subclass__()
+        types = {name: get_args(field.type) for name, field in fields_of(cls).items()}
+        cls._nullable = frozenset(name for name, args in types.items() if NoneType in args)
+        cls._enumerated = frozenset(
+            name
+            for name, args in types.items()
+            if any(isinstance(each, type) and issubclass(each, StrEnum) for each in args)
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
+        """Make one of a reply's JSON object, whatever that adds, lacks or bends.
+
+        Raises:
+            ParameterError: `data` is not a mapping.
+        """
+        # The codec knows the models; the models meet it only here.
+        from chatkit_async import _codec  # noqa: PLC0415
+
+        return _codec.from_dict(cls, data)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON object that `from_dict` was given: `from_dict(d).to_dict() == d`."""
+        data = {name: _plain(value) for name, value in super()._items()}
+        return data | self._kept()
+
+    @property
+    def extra(self) -> Mapping[str, object]:
+        """The fields of the reply that are unknown here, as decoded JSON."""
+        known = self._fields
+        return MappingProxyType({k: v for k, v in self._kept().items() if k not in known})
+
+    def validate(self) -> Self:
+        """Return self, if it has all that the API's schema promises.
+
+        Raises:
+            ResponseValidationError: it has not; `.problems` has each JSON path and what is wrong.
+        """
+        if problems := list(self._problems("$")):
+            raise ResponseValidationError(problems)
+        return self
+
+    def _problems(self, path: str) -> Iterator[Problem]:
+        held = dict(self._items())
+        for name in self._fields:
+            where = f"{path}.{name}"
+            if name in held:
+                value = held[name]
+                if isinstance(value, ReplyObject):
+                    yield from value._problems(where)  # noqa: SLF001 - its own kind
+                elif name in self._enumerated and not isinstance(value, StrEnum):
+                    yield where, f"is {value!r}, which the schema does not know"
+            elif name in self._kept():
+                yield where, self._misfit(name)
+            else:
+                yield where, "is missing"
+
+    def _kept(self) -> dict[str, object]:
+        try:
+            return cast("dict[str, object]", object.__getattribute__(self, "_misfits"))
+        except AttributeError:
+            return {}
+
+    def _misfit(self, name: str) -> str:
+        """Say what is wrong with a field's value, without showing it: it may hold anything."""
+        value, kind = self._kept()[name], fields_of(type(self))[name].type
+        if get_origin(kind) is Literal and isinstance(value, str):
+            return f"is another string than {get_args(kind)[0]!r}"
+        if isinstance(value, Mapping) and any(
+            get_origin(each) is Mapping for each in get_args(kind)
+        ):
+            return "holds something else than strings, booleans and numbers"
+        return f"has the wrong type: {_JSON_TYPES.get(type(value), type(value).__name__)}"
+
+    def _items(self) -> Iterator[tuple[str, object]]:
+        yield from super()._items()
+        if kept := self._kept():
+            yield "_misfits", kept
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={value!r}" for name, value in super()._items()]
+        kept = self._kept()
+        shown += [f"{name}=<invalid>" for name in self._fields if name in kept]
+        # Unknown fields are named, never shown: nobody knows what they hold.
+        if extra := ", ".join(repr(name) for name in kept if name not in self._fields):
+            shown.append(f"extra=<{extra}>")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    # To a type checker every field is there, and a misspelt one is not.
+    if not TYPE_CHECKING:  # pragma: no branch
+
+        def __getattr__(self, name: str) -> object:
+            derived = getattr(type(self), name, None)
+            if isinstance(derived, property):
+                # The property raised an AttributeError, so Python asks here. Raise it as it was.
+                return derived.fget(self)
+            if name not in self._fields:
+                message = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(message, name=name, obj=None)
+            if name in self._kept():
+                message = (
+                    f"{name!r} of the API's reply {self._misfit(name)}; "
+                    "to_dict() has it as it came, validate() lists all there is"
+                )
+                raise InvalidFieldError(message, name=name)
+            if name in self._nullable:
+                return None
+            message = (
+                f"the API's reply has no {name!r}, which its schema promises; "
+                "validate() lists all that is missing"
+            )
+            raise MissingFieldError(message, name=name)
+
+
+def _plain(value: object) -> object:
+    """A field's value as decoded JSON has it."""
+    if isinstance(value, ReplyObject):
+        return value.to_dict()
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, object]", value))
+    return value
+
+
+_JSON_TYPES: dict[type, str] = {
+    NoneType: "null",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
