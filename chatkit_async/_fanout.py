@@ -16,6 +16,8 @@ from collections.abc import (
 from math import inf
 from typing import Generic, Self, TypeVar, cast
 
+from chatkit_async._cancellation import run_to_end
+
 __all__ = ["Fanout", "Feed"]
 
 T = TypeVar("T")
@@ -185,7 +187,8 @@ class Fanout(Generic[T, R]):
         # Not sets: what happens to them happens in the same order each time.
         self._workers: dict[asyncio.Task[None], None] = {}
         self._idle: dict[asyncio.Task[None], None] = {}  # those that have no item
-        self._ending: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None  # closes the items
+        self._is_closing = False  # it has taken its first step
         self._started = False
         self._stopped = False
         self._over = asyncio.Event()
@@ -283,19 +286,11 @@ class Fanout(Generic[T, R]):
         self.stop()
         if not self._started:
             self._started = True
-            self._ending = asyncio.create_task(self._end())
+            self._end()
         for worker in self._workers:
             worker.cancel()
-        cancelled: asyncio.CancelledError | None = None
-        while not self._over.is_set():
-            try:
-                await self._over.wait()
-            except asyncio.CancelledError as error:
-                cancelled = error
-                if self._ending is not None:
-                    self._ending.cancel()  # the items' own end takes long
-        if cancelled is not None:
-            raise cancelled
+        if not self._over.is_set():
+            await run_to_end(self._over.wait(), on_cancel=self._hurry)
 
     def refuse_rest(self) -> None:
         """Make results of the items that a feed still has, without work on them."""
@@ -389,21 +384,45 @@ class Fanout(Generic[T, R]):
         if worker.cancelling() and not self._stopped:  # by somebody else, who ends the loop, say
             self.stop(asyncio.CancelledError())
         if not self._workers:
-            self._ending = asyncio.create_task(self._end())
+            self._end()
 
-    async def _end(self) -> None:
-        """Close the items, where that is ours to do."""
+    def _end(self) -> None:
+        """End the fan-out once no worker is left.
+
+        There are two steps. Items of a feed that were never started get their results, and an
+        iterator that was made here is closed. The second takes a task where the iterator is
+        asynchronous, and whatever becomes of that task, the fan-out is over when it is done.
+        """
+        closing: asyncio.Task[None] | None = None
         try:
             self.refuse_rest()
             if self._opened is not self._items:
                 opened = cast("object", self._opened)
                 if isinstance(opened, AsyncGenerator):
-                    await opened.aclose()
+                    items = cast("AsyncGenerator[T]", opened)
+                    closing = self._closing = asyncio.create_task(self._close_items(items))
                 elif isinstance(opened, Generator):
                     opened.close()
         except BaseException as error:  # noqa: BLE001 - raised to the consumer
             self._failure = self._failure or error
-        finally:
-            self.ended_at = self._now()
-            self._over.set()
-            self._news.set()
+        if closing is None:
+            self._conclude()
+        else:
+            closing.add_done_callback(self._conclude)
+
+    async def _close_items(self, opened: AsyncGenerator[T]) -> None:
+        self._is_closing = True
+        try:
+            await opened.aclose()
+        except BaseException as error:  # noqa: BLE001 - raised to the consumer
+            self._failure = self._failure or error
+
+    def _hurry(self) -> None:
+        """Cancel the end of the items, which takes long; it has begun, or else it never would."""
+        if self._closing is not None and self._is_closing:
+            self._closing.cancel()
+
+    def _conclude(self, _: object = None) -> None:
+        self.ended_at = self._now()
+        self._over.set()
+        self._news.set()

@@ -20,6 +20,7 @@ import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
+from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, is_no_connection
 from chatkit_async._protocol import Reply
 from chatkit_async.errors import APIError, APIStatusError, ClientClosedError
@@ -285,21 +286,30 @@ class Transport:
         return session
 
     async def close(self) -> None:
-        """Close every session of its own; calls in flight fail."""
+        """Close every session of its own; calls in flight fail.
+
+        A cancellation meanwhile takes effect when the sessions of this loop are closed. Those of
+        other loops are told to close by then, and only the wait for them is cut short.
+        """
         self.closed = True
         here = asyncio.get_running_loop()
-        for loop in {*self._timers, *self._opened}:
-            if loop is not here:
-                await self._close_over_there(loop)
-                continue
-            self.timers().expire()
-            # The timers come first: closing cancels what waits for a connection.
-            await asyncio.sleep(0)
-            if (opened := self._opened.get(loop)) is not None:
-                await opened[1].aclose()
+        loops = {*self._timers, *self._opened}
+        others = [(loop, self._close_over_there(loop)) for loop in loops - {here}]
+        if here in loops:
+            await run_to_end(self._close_here(here))
+        for loop, closed in others:
+            while loop.is_running() and not closed.is_set():  # noqa: ASYNC110 - a loop's end sets no event
+                await asyncio.sleep(0.01)
 
-    async def _close_over_there(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close the session of another loop, and wait for that while the loop runs.
+    async def _close_here(self, here: asyncio.AbstractEventLoop) -> None:
+        self.timers().expire()
+        # The timers come first: closing cancels what waits for a connection.
+        await asyncio.sleep(0)
+        if (opened := self._opened.get(here)) is not None:
+            await opened[1].aclose()
+
+    def _close_over_there(self, loop: asyncio.AbstractEventLoop) -> threading.Event:
+        """Have another loop close its session; returns what is set when that is done.
 
         No task does it: a loop that is about to end would not wait for one.
         """
@@ -318,8 +328,7 @@ class Transport:
             loop.call_soon_threadsafe(end_calls)
         except RuntimeError:  # it is closed: nothing runs there any more
             close()
-        while loop.is_running() and not closed.is_set():  # noqa: ASYNC110 - a loop's end sets no event
-            await asyncio.sleep(0.01)
+        return closed
 
 
 class Timers:

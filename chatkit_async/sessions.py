@@ -1,6 +1,5 @@
 """The methods of the API: create and cancel. They are given what makes a call, and know no client."""
 
-import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,6 +16,7 @@ import attrs
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from chatkit_async._attempts import Attempts
+from chatkit_async._cancellation import run_to_end
 from chatkit_async._protocol import Call, cancel_session, create_session
 from chatkit_async.bulk import (
     CONCURRENCY,
@@ -219,9 +219,9 @@ class AsyncSessions:
         try:
             yield session
         except BaseException as error:
-            await _to_its_end(self._cancel_noting(session, headers, error))
+            await run_to_end(self._cancel_noting(session, headers, error))
             raise
-        await _to_its_end(self._cancel_on_exit(session, headers))
+        await run_to_end(self._cancel_on_exit(session, headers))
 
     async def _cancel_on_exit(
         self, session: ChatSession, headers: Mapping[str, str] | None
@@ -371,19 +371,3 @@ def _raw(
 ) -> Callable[P, Coroutine[Any, Any, APIResponse[T]]]:
     """Give a method over a raw call its true type: its own parameters, and the raw reply."""
     return cast("Callable[P, Coroutine[Any, Any, APIResponse[T]]]", method)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await work that runs to its end, also when the awaiting task is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            cancelled.add_note(f"the session was not cancelled, and lapses by itself: {failure}")
-        raise cancelled
-    task.result()

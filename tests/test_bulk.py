@@ -11,13 +11,17 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping
 from functools import wraps
+from itertools import count
 from math import inf
 from types import MappingProxyType
 
 import aiohttp
+import cancelling
 import pytest
 import virtual
 from servers import CLOSE, SESSION, http, replying, serve
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 
 from chatkit_async import (
     APIConnectionError,
@@ -845,6 +849,89 @@ async def test_cancelling_the_consumer_is_leaving(emulator):
 
     assert kinds(left) == {"created": 3, "unknown": 3}
     assert (run.summary.created, run.summary.unknown) == (3, 3)
+
+
+@pytest.mark.parametrize("way", cancelling.WAYS)
+def test_a_cancelled_run_ends(way):
+    async def main():
+        async with virtual.emulator() as emulator, virtual.client(emulator) as client:
+
+            def cancelled():
+                run = client.sessions.create_many(users(8), defaults=DEFAULTS, concurrency=3)
+                outcomes = []
+
+                async def work():
+                    await take_into(outcomes, run)
+
+                async def check():
+                    assert not [task for task in asyncio.all_tasks() if "Fanout" in repr(task)]
+                    if run.summary.read:  # else it may have to start yet
+                        outcomes.extend([outcome async for outcome in run])
+                    assert run.summary.in_flight == 0
+                    indexes = sorted(outcome.index for outcome in outcomes)
+                    assert indexes == list(range(run.summary.read))
+
+                return work, check
+
+            await cancelling.sweep(cancelling.WAYS[way], cancelled, step=4)
+
+    virtual.run(main(), loop_factory=cancelling.CountingLoop)
+
+
+async def lines_of(run, outcomes):
+    async with run:
+        async for outcome in run:
+            outcomes.append(outcome)
+            yield f"{outcome.index}\n"
+
+
+async def leave(stream, *, after, version):
+    """Send a streaming response to a browser that leaves; return whether it saw the end.
+
+    Before version 2.4 of its specification, an ASGI server tells that a browser has left when it is
+    asked to receive; since then it raises from `send`.
+    """
+    turns, chunks = 0, []
+
+    async def receive():
+        nonlocal turns
+        while turns < after:
+            turns += 1
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        if version == "2.4" and len(chunks) == after:
+            raise OSError
+        chunks.append(message)
+
+    scope = {"type": "http", "asgi": {"spec_version": version}}
+    with contextlib.suppress(ClientDisconnect):
+        await StreamingResponse(stream)(scope, receive, send)
+    return bool(chunks) and not chunks[-1].get("more_body", True)
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.4"])
+def test_leaving_a_streaming_response_ends_its_run(version):
+    async def main():
+        async with virtual.emulator() as emulator, virtual.client(emulator) as client:
+            for after in count(step=3 if version == "2.3" else 1):
+                run = client.sessions.create_many(users(12), defaults=DEFAULTS, concurrency=4)
+                before, outcomes = asyncio.all_tasks(), []
+
+                stream = lines_of(run, outcomes)
+                saw_the_end = await leave(stream, after=after, version=version)
+                # After an error from `send`, the loop closes the generator in a task of its own.
+                del stream
+                while closing := asyncio.all_tasks() - before:
+                    await asyncio.wait(closing)
+                outcomes += [outcome async for outcome in run]
+                assert sorted(each.index for each in outcomes) == list(range(run.summary.read))
+                assert run.summary.in_flight == 0
+                if saw_the_end:
+                    return
+
+    virtual.run(main(), loop_factory=cancelling.CountingLoop)
 
 
 @on_virtual_time(latency=1.0)

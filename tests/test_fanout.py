@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import wraps
-from itertools import cycle, pairwise
+from itertools import cycle, islice, pairwise
 from random import Random
 
 import attrs
+import cancelling
 import pytest
 import virtual
 from hypothesis import given
@@ -921,10 +922,60 @@ def test_every_item_read_has_one_result_and_the_bounds_hold(story):
     virtual.run(story.play())
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-@pytest.mark.parametrize("source", [range, numbers], ids=["iterable", "async iterable"])
-def test_a_consumer_may_be_cancelled_at_any_step(source, ordered):
-    async def work(index, item):
+class Interrupted:
+    """A fan-out whose consumer is cancelled, and all that it was given and gave."""
+
+    def __init__(self, source, *, ordered):
+        self.taken = []
+        self.results = []
+        self.closed = True
+        items = getattr(self, source)()
+        self.feed = items if source == "feed" else None
+        self.left = iter(range(20))
+        self.fanout = fan_out(items, self.work, ordered=ordered)
+
+    def iterable(self):
+        """Items whose iterator the fan-out makes, and therefore closes."""
+
+        class Items:
+            def __iter__(_):  # noqa: N805 - self is the story
+                self.closed = False
+                try:
+                    for each in range(20):
+                        self.taken.append(each)
+                        yield each
+                finally:
+                    self.closed = True
+
+        return Items()
+
+    def async_iterable(self):
+        class Items:
+            async def __aiter__(_):  # noqa: N805 - self is the story
+                self.closed = False
+                try:
+                    for each in range(20):
+                        await asyncio.sleep(0)
+                        self.taken.append(each)
+                        yield each
+                finally:
+                    self.closed = True
+                    await asyncio.sleep(0)
+
+        return Items()
+
+    def feed(self):
+        return Feed()
+
+    def supply(self):
+        if self.feed is not None:
+            for each in islice(self.left, self.fanout.wanted):
+                self.taken.append(each)
+                self.feed.give([each])
+            if len(self.taken) == 20:
+                self.feed.end()
+
+    async def work(self, index, item):
         try:
             for _ in range(1 + item % 3):
                 await asyncio.sleep(0)
@@ -932,30 +983,35 @@ def test_a_consumer_may_be_cancelled_at_any_step(source, ordered):
             return index, "cancelled"
         return index, "done"
 
-    async def main(steps):
-        results = []
-        fanout = fan_out(source(20), work, ordered=ordered)
+    async def consume(self):
+        self.fanout.start()
+        try:
+            self.supply()
+            while await self.fanout.ready():
+                self.results.append(self.fanout.take_one())
+                await asyncio.sleep(0)
+                self.supply()
+        finally:
+            await self.fanout.close()
 
-        async def consume():
-            fanout.start()
-            try:
-                while await fanout.ready():
-                    results.append(fanout.take_one())
-                    await asyncio.sleep(0)
-            finally:
-                await fanout.close()
-
-        consuming = asyncio.create_task(consume())
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        consuming.cancel()
-        await asyncio.wait([consuming])
-        results += await taken(fanout)
-        assert sorted(index for index, _ in results) == list(range(fanout.read))
+    async def check(self):
+        if not self.fanout.is_started:  # it was cancelled before its first step
+            return
+        self.results += self.fanout.take()
+        assert self.fanout.ended_at is not None
+        assert [index for index, _ in sorted(self.results)] == self.taken
+        assert self.fanout.read == len(self.taken)
+        assert self.closed
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        return consuming.cancelled()
 
-    ends = [asyncio.run(main(steps)) for steps in range(1, 120)]
 
-    assert ends[0]
-    assert not ends[-1]  # it had come to its end
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("source", ["iterable", "async_iterable", "feed"])
+@pytest.mark.parametrize("way", cancelling.WAYS)
+def test_a_consumer_may_be_cancelled_at_any_turn(source, ordered, way):
+    def interrupted():
+        each = Interrupted(source, ordered=ordered)
+        return each.consume, each.check
+
+    with asyncio.Runner(loop_factory=cancelling.CountingLoop) as runner:
+        runner.run(cancelling.sweep(cancelling.WAYS[way], interrupted))

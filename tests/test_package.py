@@ -29,7 +29,7 @@ LAYERS = [
     {"_failures"},
     {"_codec"},
     {"models", "options"},
-    {"secret", "errors"},
+    {"secret", "errors", "_cancellation"},
 ]
 WITHIN_A_LAYER = {
     ("_transport", "_protocol"),  # a reply is what the transport returns
@@ -41,7 +41,7 @@ UPWARD = {
 
 # What is nobody else's to import.
 RESERVED = {
-    "anyio": {"_portal"},
+    "anyio": {"_portal", "_cancellation"},
     "cattrs": {"_codec"},
     "aiohttp": {
         "client",

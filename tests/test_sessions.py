@@ -369,7 +369,7 @@ async def test_cancelling_again_does_not_keep_the_session_from_being_cancelled()
             await task
 
 
-async def test_cancelling_while_leaving_notes_what_failed(emulator, sessions):
+async def test_cancelling_while_leaving_keeps_the_failure_as_its_cause(emulator, sessions):
     emulator.fail(operation="cancel", status=404, delay=0.01)
     entered = asyncio.Event()
 
@@ -384,11 +384,10 @@ async def test_cancelling_while_leaving_notes_what_failed(emulator, sessions):
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
 
-    [note] = caught.value.__notes__
-    assert note.startswith(f"{NOTE}the API replied 404")
+    assert isinstance(caught.value.__cause__, NotFoundError)
 
 
-async def test_cancelling_while_leaving_says_nothing_of_a_success(emulator, sessions):
+async def test_cancelling_while_leaving_has_no_cause_after_a_success(emulator, sessions):
     emulator.fail(operation="cancel", delay=0.01)
     entered = asyncio.Event()
 
@@ -403,7 +402,7 @@ async def test_cancelling_while_leaving_says_nothing_of_a_success(emulator, sess
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
 
-    assert not hasattr(caught.value, "__notes__")
+    assert caught.value.__cause__ is None
     [session] = emulator.sessions.values()
     assert session.status == "cancelled"
 

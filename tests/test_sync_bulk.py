@@ -272,7 +272,7 @@ def test_ctrl_c_between_reading_and_handing_over_loses_no_row(create_many, emula
     assert accounted(list(run), run, emulator) == {"not_attempted": 3}
 
 
-async def no_end(fanout):
+def no_end(fanout):
     """Stands for the end of a fan-out that is cancelled before its first step."""
 
 

@@ -1024,6 +1024,26 @@ def test_closing_does_not_wait_for_a_loop_that_stops_meanwhile():
     assert elsewhere.session.closed
 
 
+def test_closing_can_be_cancelled_while_another_loop_is_busy():
+    transport = Transport(max_connections=10)
+    elsewhere = Elsewhere(transport)
+    busy = threading.Event()
+    elsewhere.loop.call_soon(busy.wait)
+    elsewhere.thread.start()
+
+    async def scenario():
+        here = await use(transport)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await transport.close()
+        return here
+
+    assert asyncio.run(scenario()).closed
+    busy.set()
+    elsewhere.end()
+    assert elsewhere.session.closed
+
+
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

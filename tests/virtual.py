@@ -16,12 +16,12 @@ from chatkit_async._attempts import Seam
 from chatkit_async.emulator import Clock, Emulator
 
 
-def run(main):
+def run(main, loop_factory=async_solipsism.EventLoop):
     """Run a coroutine on a loop of its own, whose time is virtual."""
     start_connection = async_solipsism.aiohappyeyeballs_start_connection
     with (
         mock.patch.object(aiohappyeyeballs, "start_connection", start_connection),
-        asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner,
+        asyncio.Runner(loop_factory=loop_factory) as runner,
         warnings.catch_warnings(),
     ):
         # What is due in less than a microsecond is due now: the loop runs it, time need not move.

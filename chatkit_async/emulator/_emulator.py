@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from attrs import evolve, frozen
 
+from chatkit_async._cancellation import run_to_end
 from chatkit_async.emulator._access import check_host
 from chatkit_async.emulator._clock import Clock
 from chatkit_async.emulator._control import PREFIX, Control, refusal
@@ -389,8 +390,11 @@ class Emulator:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Stop serving: end every connection, and wait until its handler is done."""
-        await self._stop()
+        """Stop serving: end every connection, and wait until its handler is done.
+
+        A cancellation meanwhile takes effect afterwards.
+        """
+        await run_to_end(self._stop())
 
     def __enter__(self) -> Self:
         """Serve on a thread with a loop of its own; raises what `async with` does."""

@@ -52,7 +52,12 @@ class Server(web.Server):
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port, which `port=0` leaves to the system."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self, host, port)
+        self._listener = await loop.create_server(self, host, port, start_serving=False)
+        try:
+            await self._listener.start_serving()
+        except BaseException:  # cancelled: whoever enters is told of no server to stop
+            self._listener.close()
+            raise
         bound: int = self._listener.sockets[0].getsockname()[1]
         return bound
 
