@@ -23,6 +23,13 @@ def is_no_connection(error: Exception) -> bool:
             return False
 
 
+_NOT_HTTP = "{host} did not reply with HTTP: is base_url right?"
+_HEADERS_TOO_LARGE = (
+    "{host} sent larger headers than this client reads (128 headers, each of up to 64 kB)"
+)
+_TOO_LARGE = ("Got more than", "Too many headers")
+"""How aiohttp's messages about headers over its limits begin."""
+
 _UNCONNECTED = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
 
 
@@ -52,6 +59,9 @@ def _cause(error: Exception) -> str:
         # Its message is what was read of the headers, in aiohttp's own terms.
         case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
             said = "Server disconnected within the headers"
+        # Its message quotes the header, and cuts it: nobody recognises half a secret.
+        case aiohttp.ClientResponseError(message=message) if message.startswith(_TOO_LARGE):
+            said = message.partition(" when reading")[0]
         # Its own message adds the URL, and so the query.
         case aiohttp.ClientResponseError():
             said = f"{error.status}, message='{error.message}'"
@@ -78,8 +88,8 @@ def diagnosis(error: Exception) -> tuple[ConnectionErrorKind, str]:
             )
         case aiohttp.ClientSSLError():
             return "tls", "no TLS connection to {host}: does it speak https?"
-        case aiohttp.ClientResponseError():
-            return "protocol", "{host} did not reply with HTTP: is base_url right?"
+        case aiohttp.ClientResponseError(message=read):
+            return "protocol", _HEADERS_TOO_LARGE if read.startswith(_TOO_LARGE) else _NOT_HTTP
         case aiohttp.ServerDisconnectedError():
             return "disconnected", "{host} closed the connection without a reply"
         case ConnectionResetError() | BrokenPipeError():

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import isfinite
-from typing import Generic, Literal, TypeVar, cast
+from typing import Generic, Literal, TypeAlias, TypeVar, cast
 from unicodedata import category
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -26,6 +26,7 @@ from chatkit_async.options import RequestOptions, request_problems
 from chatkit_async.secret import MASK, Secret, clean_text, mask_json, mask_text, printable
 
 T = TypeVar("T", bound=ChatSession)
+Flaw: TypeAlias = Literal["truncated", "too_large", "encoding"]
 
 # https://platform.openai.com/docs/api-reference/chatkit/sessions
 CREATE_ROUTE = "/chatkit/sessions"
@@ -39,6 +40,10 @@ MAX_ERROR_BODY = 16 * 1024
 
 MAX_SAID = 1000
 """Characters of what the API said, of its message as of its code, that are part of an error."""
+
+
+MAX_ENCODING = 100
+"""Characters of an unknown encoding's name that are part of an error."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,13 +66,14 @@ class Reply:
     """A response, read. The body may hold a client secret: it is in no repr.
 
     Attributes:
-        flaw: Why the body is not whole: it ended early, or is larger than the cap.
+        flaw: Why the body is not whole: it ended early, is larger than the cap, or is in an
+            encoding that could not be decoded.
     """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     content: bytes = attrs.field(repr=False)
-    flaw: Literal["truncated", "too_large"] | None = None
+    flaw: Flaw | None = None
 
     def clean_request_id(self, secrets: Iterable[str]) -> str | None:
         """Return the API's own id for the request, masked and printable."""
@@ -199,7 +205,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
     kind, cause, data = _decoded(reply, secrets)
     if kind is not None:
         raise APIResponseError(
-            f"the API replied {reply.status}, but {_FLAWS[kind]}; {_aftermath(call)}",
+            f"the API replied {reply.status}, but {_flaw(kind, reply, secrets)}; {_aftermath(call)}",
             kind=kind,
             status_code=reply.status,
             request_id=reply.clean_request_id(secrets),
@@ -215,7 +221,16 @@ _FLAWS: dict[ResponseErrorKind, str] = {
     "truncated": "the connection ended before its body did",
     "too_large": "its body is larger than 4 MiB",
     "too_deep": "its body is nested too deeply to be decoded",
+    "encoding": (
+        "its body could not be decoded from Content-Encoding '{encoding}', which was not asked for "
+        "(is there a proxy in between?)"
+    ),
 }
+
+
+def _flaw(kind: ResponseErrorKind, reply: Reply, secrets: Iterable[str]) -> str:
+    encoding = clean_text(reply.headers.get("Content-Encoding", ""), secrets)
+    return _FLAWS[kind].format(encoding=encoding[:MAX_ENCODING])
 
 
 def _aftermath(call: Call[T]) -> str:

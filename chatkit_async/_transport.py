@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import zlib
 from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -11,7 +12,7 @@ from io import BytesIO
 from math import inf
 from ssl import SSLContext
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakSet
 
@@ -22,7 +23,7 @@ from yarl import URL
 
 from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, is_no_connection
-from chatkit_async._protocol import Reply
+from chatkit_async._protocol import Flaw, Reply
 from chatkit_async.errors import APIError, APIStatusError, ClientClosedError
 from chatkit_async.models import ChatSession
 from chatkit_async.secret import Secret
@@ -41,6 +42,10 @@ KEEP_ALIVE = 60.0
 
 MAX_ERROR_REPLY = 64 * 1024
 """Bytes of an error's body that are read."""
+
+_MAX_HEADER = 64 * 1024
+"""Bytes of a reply's status line and of each header. aiohttp's default, 8,190, is too small for
+the cookies and policies that some gateways add."""
 
 _STALE_WITHIN = 0.5
 """Seconds in which a connection fails that was closed while it was idle. One that holds for longer
@@ -69,6 +74,11 @@ class Link:
         arguments: dict[str, Any] = {
             "allow_redirects": False,
             "raise_for_status": False,
+            "max_line_size": _MAX_HEADER,
+            "max_field_size": _MAX_HEADER,
+            # Which encodings aiohttp decodes depends on the packages that are installed, and for
+            # the others it raises without the status.
+            "auto_decompress": False,
             "timeout": timeout,
         }
         url, headers, login = _without_password(self.proxy) if self.proxy else (None, None, ())
@@ -457,7 +467,7 @@ def _is_stale(error: Exception, reused_at: float) -> bool:
 async def _read(response: aiohttp.ClientResponse) -> Reply:
     """Read a reply's body, up to the cap."""
     content = b""
-    flaw: Literal["truncated", "too_large"] | None = None
+    flaw: Flaw | None = None
     try:
         content, flaw = await _body(response)
     except (aiohttp.ClientError, OSError):
@@ -466,20 +476,62 @@ async def _read(response: aiohttp.ClientResponse) -> Reply:
     return Reply(status=response.status, headers=response.headers, content=content, flaw=flaw)
 
 
-async def _body(
-    response: aiohttp.ClientResponse,
-) -> tuple[bytes, Literal["too_large"] | None]:
+async def _body(response: aiohttp.ClientResponse) -> tuple[bytes, Flaw | None]:
     length = response.content_length
     most = MAX_REPLY if response.ok else MAX_ERROR_REPLY
-    if length is not None and length <= most and "Content-Encoding" not in response.headers:
-        return await response.read(), None  # which closes it if it fails
-    body = bytearray()
+    if length is not None and length <= most:
+        content = await response.read()  # which closes it if it fails
+    else:
+        body = bytearray()
+        try:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > most:
+                    return bytes(body[:most]), "too_large"
+        finally:
+            # What was read to its end has gone back to the pool by now; anything else is closed.
+            response.close()
+        content = bytes(body)
+    if "Content-Encoding" not in response.headers:
+        return content, None
+    return _decoded(content, ",".join(response.headers.getall("Content-Encoding")), most)
+
+
+def _decoded(content: bytes, encodings: str, most: int) -> tuple[bytes, Flaw | None]:
+    """Decode a body that was encoded although no encoding was asked for.
+
+    There are three cases: no encoding, one that zlib decodes, and any other. Some servers put a
+    charset there, so a JSON object under an unknown encoding is left as it is.
+    """
+    match [name for text in encodings.lower().split(",") if (name := text.strip()) != "identity"]:
+        case [] | [""]:
+            return content, None
+        case ["gzip" | "x-gzip"]:
+            return _inflated(content, _GZIP, most)
+        case ["deflate"]:
+            # With zlib's header, as the standard says, or without, as some servers do.
+            has_header = content[:1] and content[0] & 0xF == zlib.DEFLATED
+            return _inflated(content, zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS, most)
+        case _ if content.lstrip(b" \t\r\n").startswith(b"{"):
+            return content, None
+        case _:
+            return b"", "encoding"
+
+
+_GZIP = 16 + zlib.MAX_WBITS
+"""What zlib calls a gzip header: https://docs.python.org/3/library/zlib.html#zlib.decompressobj"""
+
+
+def _inflated(content: bytes, wbits: int, most: int) -> tuple[bytes, Flaw | None]:
+    """Inflate a body, never past the cap."""
+    inflater = zlib.decompressobj(wbits)
     try:
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > most:
-                return bytes(body[:most]), "too_large"
-    finally:
-        # What was read to its end has gone back to the pool by now; anything else is closed.
-        response.close()
-    return bytes(body), None
+        body = inflater.decompress(content, most + 1)
+    except zlib.error:
+        return b"", "encoding"
+    if len(body) > most:
+        return body[:most], "too_large"
+    if not content or (inflater.eof and not inflater.unused_data):
+        return body, None
+    # Any text can look like the start of a stream that has no header.
+    return b"", "encoding" if inflater.eof or wbits < 0 else "truncated"

@@ -68,7 +68,7 @@ ConnectionErrorKind: TypeAlias = Literal[
 ]
 TimeoutLimit: TypeAlias = Literal["timeout", "attempt_timeout", "connect_timeout"]
 ResponseErrorKind: TypeAlias = Literal[
-    "empty", "not_json", "not_an_object", "truncated", "too_large", "too_deep"
+    "empty", "not_json", "not_an_object", "truncated", "too_large", "too_deep", "encoding"
 ]
 Problem: TypeAlias = tuple[str, str]
 
@@ -321,7 +321,8 @@ class APIResponseError(APIError):
 
     Attributes:
         kind: What is wrong with the body: `empty`, `not_json`, `not_an_object`, `truncated`,
-            `too_large` or `too_deep`.
+            `too_large`, `too_deep` or `encoding` (a `Content-Encoding` that the client did not ask
+            for and could not decode).
         status_code: The HTTP status.
     """
 

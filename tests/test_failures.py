@@ -96,6 +96,20 @@ FAILURES = {
         response_error(status=400),
         ("protocol", "h:443 did not reply with HTTP: is base_url right?"),
     ),
+    "a header too long": (
+        response_error(status=400, message=f"Got more than 65536 bytes when reading: b'{KEY}'"),
+        (
+            "protocol",
+            "h:443 sent larger headers than this client reads (128 headers, each of up to 64 kB)",
+        ),
+    ),
+    "too many headers": (
+        response_error(status=400, message="Too many headers received"),
+        (
+            "protocol",
+            "h:443 sent larger headers than this client reads (128 headers, each of up to 64 kB)",
+        ),
+    ),
     "closed here": (
         aiohttp.ClientConnectionError("Connector is closed."),
         ("other", "no reply from h:443"),
@@ -144,6 +158,10 @@ CAUSES = {
     "a reply that is no HTTP": (
         response_error(status=400, message="Bad status line"),
         "ClientResponseError: 400, message='Bad status line'",
+    ),
+    "a header too long": (
+        response_error(status=400, message="Got more than 65536 bytes when reading: b'ppp'"),
+        "ClientResponseError: Got more than 65536 bytes",
     ),
     "closed within the headers": (
         aiohttp.ServerDisconnectedError(SimpleNamespace(reason=KEY)),

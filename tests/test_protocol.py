@@ -355,6 +355,30 @@ def test_a_body_that_is_not_whole_is_not_read(flaw):
     assert failure(FITTING, flaw=flaw).kind == flaw
 
 
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("br", "'br'"),
+        ("b\udcffr\x1b", r"'bÿr\x1b'"),
+        (f"x {KEY}", f"'x {MASK}'"),
+        ("z" * 999, "z" * 100),
+    ],
+)
+def test_undecodable_body_names_its_encoding(encoding, named):
+    headers = {"Content-Encoding": encoding, "x-request-id": "req_1"}
+    error = failure(b"", 201, headers, flaw="encoding")
+    assert (error.kind, error.status_code, error.request_id) == ("encoding", 201, "req_1")
+    assert f"could not be decoded from Content-Encoding {named}" in error.message.replace(
+        f"'{named}'", named
+    )
+
+
+def test_undecodable_error_body_keeps_the_status_error():
+    error = failure(b"", 404, {"Content-Encoding": "br"}, flaw="encoding")
+    assert isinstance(error, NotFoundError)
+    assert error.body == ""
+
+
 @pytest.mark.parametrize("charset", ["latin-1", "no-such", "idna", "unicode_escape"])
 def test_the_server_does_not_choose_how_its_body_is_decoded(charset):
     # Some of Python's codecs take quadratic time, which the server would choose too; or warn.

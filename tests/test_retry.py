@@ -109,6 +109,7 @@ def test_a_timeout_is_transient(limit):
         ("not_an_object", False),
         ("too_large", False),
         ("too_deep", False),
+        ("encoding", False),
     ],
 )
 def test_of_unusable_bodies_only_one_cut_short_is_transient(kind, transient):

@@ -133,11 +133,109 @@ async def test_cookies_are_neither_kept_nor_sent(transport):
     assert ["cookie" in request.headers for request in proxy.requests] == [False, False]
 
 
-async def test_a_reply_is_read_that_was_compressed_unasked(transport):
-    async with serve(replying(http(gzip.compress(BODY), Content_Encoding="gzip"))) as server:
+def raw_deflate(data):
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+READABLE = {
+    "gzip": gzip.compress(BODY),
+    "x-gzip": gzip.compress(BODY),
+    " GZip ": gzip.compress(BODY),
+    "gzip, identity": gzip.compress(BODY),
+    "deflate": zlib.compress(BODY),
+    "Deflate": raw_deflate(BODY),
+    "identity": BODY,
+    "": BODY,
+    "utf-8": BODY,
+    "none": b"\r\n" + BODY,
+}
+BR = b'\x8b\t\x80{"id": "cksess_123"}\x03'
+ZSTD = b'(\xb5/\xfd \x14\xa1\x00\x00{"id": "cksess_123"}'
+UNREADABLE = [
+    ("br", BR),
+    ("BR", BR),
+    ("zstd", ZSTD),
+    ("compress", b"\x1f\x9d\x90{"),
+    ("utf-8", b"<html>"),
+    ("gzip, br", BR),
+    ("gzip, gzip", gzip.compress(gzip.compress(BODY))),
+    ("gzip", BODY),
+    ("gzip", BR),
+    ("gzip", zlib.compress(BODY)),
+    ("gzip", gzip.compress(BODY) * 2),
+    ("gzip", gzip.compress(BODY)[:-8] + bytes(8)),
+    ("deflate", BODY),
+    ("deflate", BR),
+    ("deflate", gzip.compress(BODY)),
+    ("deflate", raw_deflate(BODY)[:-20]),
+]
+
+
+@pytest.fixture(params=[True, False], ids=["decoders", "no decoders"])
+def decoders(request, monkeypatch):
+    """Let aiohttp believe that the packages for br and zstd are installed, or are not."""
+    monkeypatch.setattr("aiohttp.http_parser.HAS_BROTLI", request.param)
+    monkeypatch.setattr("aiohttp.http_parser.HAS_ZSTD", request.param)
+
+
+@pytest.fixture(params=[True, False], ids=["own", "borrowed"])
+async def either_transport(request, transport):
+    """A transport with a session of its own, or a borrowed one."""
+    if request.param:
+        yield transport
+        return
+    async with aiohttp.ClientSession() as session:
+        yield Transport(max_connections=100, http_session=session)
+
+
+@pytest.mark.usefixtures("decoders")
+async def test_unasked_encodings_are_decoded(either_transport):
+    replies = [http(raw, Content_Encoding=encoding) for encoding, raw in READABLE.items()]
+    async with serve(replying(*replies)) as server:
+        for _ in replies:
+            reply = await send(either_transport, server)
+            assert (reply.content.strip(), reply.flaw) == (BODY, None)
+
+    assert server.connections == 1
+
+
+@pytest.mark.usefixtures("decoders")
+async def test_undecodable_bodies_are_marked(either_transport):
+    replies = [http(raw, "500 Oops", Content_Encoding=name) for name, raw in UNREADABLE]
+    async with serve(replying(*replies)) as server:
+        for name, raw in UNREADABLE:
+            reply = await send(either_transport, server)
+            assert (reply.status, reply.content, reply.flaw) == (500, b"", "encoding"), (name, raw)
+
+    assert len(server.requests) == len(replies)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_every_cut_of_a_compressed_body_is_marked(transport, encoding):
+    whole = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding](b'{"id": "x"}')
+    cuts = [http(whole[:end], Content_Encoding=encoding) for end in range(1, len(whole))]
+    async with serve(replying(*cuts)) as server:
+        for _ in cuts:
+            reply = await send(transport, server)
+            assert (reply.content, reply.flaw) == (b"", "truncated")
+
+
+async def test_an_empty_body_needs_no_decoding(transport):
+    async with serve(replying(http(b"", Content_Encoding="gzip"))) as server:
         reply = await send(transport, server)
 
-    assert reply.content == BODY
+    assert (reply.content, reply.flaw) == (b"", None)
+
+
+@pytest.mark.parametrize("size", [8_190, 8_191, 30_000, 65_000])
+async def test_long_headers_are_read(either_transport, size):
+    value = "p" * size
+    replies = [http(X_Policy=value), http(status=f"200 {value}"), http(**{f"X{value}": "p"})]
+    async with serve(replying(*replies)) as server:
+        for _ in replies:
+            reply = await send(either_transport, server)
+            assert (reply.status, reply.content) == (200, BODY)
 
 
 async def test_a_chunked_reply_is_read(transport):
@@ -216,7 +314,9 @@ CUT = {
     "compressed and cut": http(
         gzip.compress(BODY)[:-20], Content_Encoding="gzip", Content_Length=4000
     ),
-    "not in its encoding": http(BODY, Content_Encoding="gzip"),
+    "compressed and cut, with the length of what came": http(
+        gzip.compress(BODY)[:-20], Content_Encoding="gzip"
+    ),
 }
 
 

@@ -116,6 +116,18 @@ async def garbled(wire, request, cell):
     return False
 
 
+async def encoded(wire, request, cell):
+    """A body in an unknown encoding, whose name is the key."""
+    await wire.send(http(b"<html>", Content_Encoding=key_of(request), x_request_id="req_200"))
+    return True
+
+
+async def overlong(wire, request, cell):
+    """A header over the limit, with the key where a message about it is cut."""
+    await wire.send(http(X_Echo=f"{'-' * 90}{key_of(request)}{'-' * 70_000}"))
+    return False
+
+
 def reset(data=b""):
     """Some bytes, and the connection's reset."""
 
@@ -188,6 +200,8 @@ NESTED = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 TWICE = BODY[:-1] + b', "status": "cancelled"}'
 UNFINISHED_JSON = BODY[:-40]
 OFF_SCHEMA = json.dumps({name: [None] for name in SESSION}).encode()
+GZIP = gzip.compress(BODY)
+BROTLI = b'\x8b\t\x80{"id": "cksess_123"}\x03'
 BOMB = gzip.compress(b" " * 100 * 1024 * 1024)
 CHUNKED = {"Content_Length": None, "Transfer_Encoding": "chunked", "x_request_id": "req_200"}
 FIVE_MIB = session(padding="x" * 5 * 1024 * 1024)

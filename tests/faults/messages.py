@@ -104,12 +104,15 @@ SECTIONS = [
         "Check `base_url`, and what is between you and it.",
     ),
     Section(
+        "The reply cannot be decoded",
+        ("gzip that is none", "brotli", "an encoding with the key"),
+        "The reply is compressed in a way that the client did not ask for, or is not compressed as its `Content-Encoding` says. The API did answer, so a create may have made a session; it was not tried again.",
+        "Look for a proxy or gateway that compresses replies, or changes their headers. Replies in gzip and deflate are decoded, although the client does not ask for them.",
+    ),
+    Section(
         "The reply is cut short",
-        (
-            *("reset after the headers", "closed within the body", "closed within a chunk"),
-            "gzip that is none",
-        ),
-        "The connection ended in the middle of the reply, at each attempt, or the reply was not encoded as it said.",
+        (*("reset after the headers", "closed within the body", "closed within a chunk"),),
+        "The connection ended in the middle of the reply, at each attempt.",
         "Look for a proxy or firewall that ends connections.",
     ),
     Section(
@@ -130,9 +133,12 @@ SECTIONS = [
     ),
     Section(
         "What answers does not speak HTTP",
-        ("garbage for a status line", "the key for a status line", "flood of headers"),
-        "Another service listens on that port.",
-        "Check the port in `base_url`.",
+        (
+            *("garbage for a status line", "the key for a status line"),
+            *("flood of headers", "too long a header"),
+        ),
+        "Another service listens on that port, or a gateway adds headers without end.",
+        "Check the port in `base_url`, and what a gateway adds to replies.",
     ),
     Section(
         "No reply in time",
