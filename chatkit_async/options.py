@@ -9,11 +9,12 @@ from difflib import get_close_matches
 from sys import float_info
 from typing import Literal, TypeAlias, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
+from urllib.request import getproxies_environment
 
 import attrs
 from yarl import URL
 
+from chatkit_async._no_proxy import bypasses_proxy
 from chatkit_async.errors import APIError, ConfigurationError, Problem
 from chatkit_async.secret import MASK, Secret, mask_text
 
@@ -584,10 +585,10 @@ def _proxy(value: object, base_url: str, found: _Checks) -> Secret | None:
     name = "proxy"
     if value is None:
         server = urlsplit(base_url)
-        if is_loopback(server.hostname or "") or proxy_bypass(server.netloc):
-            return None
         scheme = server.scheme
         proxies = getproxies_environment()
+        if is_loopback(server.hostname or "") or bypasses_proxy(base_url, proxies.get("no", "")):
+            return None
         name = next((n for n in (scheme, "all") if proxies.get(n, "").strip()), "")
         name, value = f"{name}_proxy", proxies.get(name)
     if value is None:

@@ -29,7 +29,7 @@ LAYERS = [
     {"_failures"},
     {"_codec"},
     {"models", "options"},
-    {"secret", "errors", "_cancellation"},
+    {"_no_proxy", "secret", "errors", "_cancellation"},
 ]
 WITHIN_A_LAYER = {
     ("_transport", "_protocol"),  # a reply is what the transport returns
