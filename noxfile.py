@@ -233,9 +233,15 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Play stories of client and emulator: -- --seed N for one, -- --seeds 100000 for many."""
+    """Play stories of client and emulator: -- --seed N for one, -- --seeds 100000 for many.
+
+    Without arguments, callers are also interrupted at each of their bytecodes.
+    """
     session.install(".", *group("tests"))
     session.env["PYTHONPATH"] = "tests"
+    if not session.posargs:
+        every = {"SWEEP_STRIDE": "1"}
+        session.run("python", "-P", "-m", "pytest", "tests/test_interruption.py", env=every)
     session.run("python", "-P", "-m", "simulation", *session.posargs)
 
 

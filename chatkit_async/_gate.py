@@ -1,11 +1,11 @@
 """Sans-IO: the rate gate, which paces the attempts of a client while the API limits its rate."""
 
+import threading
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from math import inf
-from threading import Lock
 
 import attrs
 
@@ -57,7 +57,7 @@ class RateGate:
     """Seconds without a waiting attempt after which the gate is free again."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._rate: float | None = None  # attempts per second; None: free
         self._closed_until = -inf
         self._next_slot = -inf
@@ -76,7 +76,7 @@ class RateGate:
 
     def after_fork(self) -> None:
         """Forget the parent's waiting attempts and its lock, in a forked child."""
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._waiting.clear()
 
     # Admission

@@ -10,7 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, Unpack
 
-from chatkit_async._portal import Bridge
+from chatkit_async._loop_thread import LoopThread
 from chatkit_async._transport import Transport
 from chatkit_async.bulk import (
     CONCURRENCY,
@@ -131,15 +131,19 @@ class ChatKit:
         given = hidden(given)  # before anything can raise: see there
         del api_key, base_url, default_headers, organization, project, proxy
         client = _Client(**given, max_connections=max_connections)
-        bridge = Bridge(client.hand_over(), f"{type(self).__name__}(base_url={client.base_url!r})")
-        self._set_up(client, bridge, owns_bridge=True)
+        loop_thread = LoopThread(
+            client.hand_over(), f"{type(self).__name__}(base_url={client.base_url!r})"
+        )
+        self._set_up(client, loop_thread, owns_loop_thread=True)
 
-    def _set_up(self, client: "_Client", bridge: Bridge, *, owns_bridge: bool) -> None:
+    def _set_up(
+        self, client: "_Client", loop_thread: LoopThread, *, owns_loop_thread: bool
+    ) -> None:
         self._client = client
         self._base_url = client.base_url
-        self._bridge = bridge
-        self._owns_bridge = owns_bridge
-        self.sessions: Sessions = Sessions(client.sessions, bridge)
+        self._loop_thread = loop_thread
+        self._owns_loop_thread = owns_loop_thread
+        self.sessions: Sessions = Sessions(client.sessions, loop_thread)
 
     @property
     def beta(self) -> Beta["Sessions"]:
@@ -160,13 +164,15 @@ class ChatKit:
         """
         options = hidden(options)  # before anything can raise: see there
         other = object.__new__(type(self))
-        other._set_up(self._client.with_options(**options), self._bridge, owns_bridge=False)
+        other._set_up(
+            self._client.with_options(**options), self._loop_thread, owns_loop_thread=False
+        )
         return other
 
     def close(self) -> None:
         """Close every connection. Calls in flight end with `ClientClosedError`."""
-        if self._owns_bridge:
-            self._bridge.close()
+        if self._owns_loop_thread:
+            self._loop_thread.close()
 
     def __enter__(self) -> Self:
         return self
@@ -194,9 +200,9 @@ class Sessions:
     API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
     """
 
-    def __init__(self, sessions: AsyncSessions, bridge: Bridge) -> None:
+    def __init__(self, sessions: AsyncSessions, loop_thread: LoopThread) -> None:
         self._sessions = sessions
-        self._bridge = bridge
+        self._loop_thread = loop_thread
 
     def create(
         self,
@@ -234,15 +240,14 @@ class Sessions:
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
         options = hidden(options)  # before anything can raise: see there
-        return self._bridge.run(
-            self._sessions.create(
-                user=user,
-                workflow=workflow,
-                chatkit_configuration=chatkit_configuration,
-                expires_after=expires_after,
-                rate_limits=rate_limits,
-                **options,
-            )
+        return self._loop_thread.run(
+            self._sessions.create,
+            user=user,
+            workflow=workflow,
+            chatkit_configuration=chatkit_configuration,
+            expires_after=expires_after,
+            rate_limits=rate_limits,
+            **options,
         )
 
     def cancel(self, session_id: str, **options: Unpack[RequestOptions]) -> ChatSession:
@@ -266,7 +271,7 @@ class Sessions:
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
         options = hidden(options)  # before anything can raise: see there
-        return self._bridge.run(self._sessions.cancel(session_id, **options))
+        return self._loop_thread.run(self._sessions.cancel, session_id, **options)
 
     def open(
         self,
@@ -297,7 +302,7 @@ class Sessions:
             ChatKitError: what `create` and `cancel` raise.
         """
         options = hidden(options)  # before anything can raise: see there
-        return self._bridge.enter(
+        return self._loop_thread.enter(
             self._sessions.open(
                 user=user,
                 workflow=workflow,
@@ -356,7 +361,7 @@ class Sessions:
             defaults=defaults,
             **options,
         )
-        return BlockingBulkRun(run, rows, self._bridge)
+        return BlockingBulkRun(run, rows, self._loop_thread)
 
     def cancel_many(
         self,
@@ -392,12 +397,12 @@ class Sessions:
             max_wait=max_wait,
             **options,
         )
-        return BlockingBulkRun(run, session_ids, self._bridge)
+        return BlockingBulkRun(run, session_ids, self._loop_thread)
 
     @cached_property
     def with_raw_response(self) -> "SessionsWithRawResponse":
         """The same methods, returning the reply as it came: see `APIResponse`."""
-        return SessionsWithRawResponse(self._sessions.with_raw_response, self._bridge)
+        return SessionsWithRawResponse(self._sessions.with_raw_response, self._loop_thread)
 
 
 class BlockingBulkRun(Generic[RowT]):
@@ -422,11 +427,11 @@ class BlockingBulkRun(Generic[RowT]):
         self,
         run: BulkRun[RowT],
         rows: Iterable[RowT] | AsyncIterable[RowT],
-        bridge: Bridge,
+        loop_thread: LoopThread,
     ) -> None:
         self._run = run
         self._batches = in_batches(run)
-        self._bridge = bridge
+        self._loop_thread = loop_thread
         self._rows: Iterable[RowT] | None = None
         self._feed = None
         if not isinstance(rows, AsyncIterable):
@@ -444,7 +449,7 @@ class BlockingBulkRun(Generic[RowT]):
         """Where the run is now."""
         if not self._over:
             with suppress(ClientClosedError):
-                return self._bridge.run(self._summary())
+                return self._loop_thread.run(self._get_summary)
         return self._run.summary
 
     def stop(self) -> None:
@@ -454,7 +459,7 @@ class BlockingBulkRun(Generic[RowT]):
         has sent nothing yet is `not_attempted`. May be called in any thread.
         """
         if not self._over:
-            self._on_loop(self._stop())
+            self._on_loop(self._stop)
 
     def results(self) -> list[Outcome[RowT]]:
         """Go through all rows, and return the outcomes: of a run that was not entered.
@@ -471,7 +476,7 @@ class BlockingBulkRun(Generic[RowT]):
         return outcomes
 
     def __enter__(self) -> Self:
-        self._bridge.run(self._run.__aenter__())
+        self._loop_thread.run(self._run.__aenter__)
         return self
 
     def __exit__(
@@ -480,7 +485,7 @@ class BlockingBulkRun(Generic[RowT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._on_loop(self._leave(exc_type, exc, traceback))
+        self._on_loop(self._leave, exc_type, exc, traceback)
 
     def __iter__(self) -> Self:
         return self
@@ -490,7 +495,10 @@ class BlockingBulkRun(Generic[RowT]):
             if self._over:
                 raise StopIteration
             self._go_on()
-        return self._outcomes.popleft()
+        outcome = self._outcomes[0]
+        # No call from here on: a signal handler, which may raise, runs after calls.
+        del self._outcomes[0]
+        return outcome
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._run.summary}>"
@@ -498,7 +506,7 @@ class BlockingBulkRun(Generic[RowT]):
     def _go_on(self) -> None:
         """Read rows, if any are wanted, and wait for outcomes, or for more to be wanted."""
         self._read_rows()
-        self._on_loop(self._next_batch())
+        self._on_loop(self._next_batch)
 
     def _read_rows(self) -> None:
         """Read as many rows as are wanted, for a while."""
@@ -519,12 +527,14 @@ class BlockingBulkRun(Generic[RowT]):
         except Exception as error:  # noqa: BLE001 - raised when the rows before it have outcomes
             self._rows, self._failure = None, error
 
-    def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
+    def _on_loop(
+        self, method: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Have something done on the loop. The end of a closed client's is the end of the run."""
         try:
-            self._bridge.run(work)
+            self._loop_thread.run(method, *args, **kwargs)
         except ClientClosedError as error:
-            if not self._bridge.has_ended() or not self._run.summary.read:
+            if not self._loop_thread.has_ended() or not self._run.summary.read:
                 raise
             if self._rows is not None or self._feed is None or self._failure is not None:
                 self._batches.stop_by(error.with_traceback(None))  # there may be more rows
@@ -568,7 +578,7 @@ class BlockingBulkRun(Generic[RowT]):
     async def _stop(self) -> None:
         self._run.stop()
 
-    async def _summary(self) -> BulkSummary:
+    async def _get_summary(self) -> BulkSummary:
         return self._run.summary
 
 
@@ -582,21 +592,22 @@ class SessionsWithRawResponse:
         cancel: As `Sessions.cancel`.
     """
 
-    def __init__(self, sessions: AsyncSessionsWithRawResponse, bridge: Bridge) -> None:
-        self.create: Final = _blocking(sessions.create, bridge)
-        self.cancel: Final = _blocking(sessions.cancel, bridge)
+    def __init__(self, sessions: AsyncSessionsWithRawResponse, loop_thread: LoopThread) -> None:
+        self.create: Final = _blocking(sessions.create, loop_thread)
+        self.cancel: Final = _blocking(sessions.cancel, loop_thread)
 
 
-def _blocking(method: Callable[P, Coroutine[Any, Any, T]], bridge: Bridge) -> Callable[P, T]:
+def _blocking(
+    method: Callable[P, Coroutine[Any, Any, T]], loop_thread: LoopThread
+) -> Callable[P, T]:
     """Give a method that is a coroutine function its blocking form: its own parameters."""
 
     @wraps(method)
     def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            work = method(*args, **kwargs)
+            return loop_thread.run(method, *args, **kwargs)
         finally:
             del kwargs  # headers may be credentials, and what is raised holds this frame
-        return bridge.run(work)
 
     return blocking
 

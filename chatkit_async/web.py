@@ -9,6 +9,7 @@ import hmac
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -16,7 +17,6 @@ from contextlib import suppress
 from hashlib import sha256
 from http import HTTPStatus
 from math import ceil
-from threading import RLock
 from types import MappingProxyType
 from typing import Any, Unpack, cast
 from weakref import WeakSet, WeakValueDictionary
@@ -541,7 +541,7 @@ class _EndpointCore:
 
     def after_fork(self) -> None:
         """In a forked child, wait for no thread of the parent: none of them runs here."""
-        self.lock = RLock()
+        self.lock = threading.RLock()
         # The creates under way that threads wait for. None tells them to create for themselves.
         self.in_flight: dict[bytes, Future[ClientSecretResponse | None]] = {}
 

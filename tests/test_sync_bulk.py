@@ -294,20 +294,19 @@ def test_ctrl_c_at_any_crossing_loses_nothing(create_many, emulator, monkeypatch
             read.append(user)
             yield user
 
-    def interrupted(work):
-        crossings.append(work)
+    def interrupted(method, *args):
+        crossings.append(method)
         if len(crossings) != steps + 1:
-            return cross(work)
+            return cross(method, *args)
         if when == "after":
-            cross(work)
-        work.close()
+            cross(method, *args)
         raise KeyboardInterrupt
 
     steps, when = crossing
     read, crossings, outcomes = [], [], []
     run = create_many(rows(), concurrency=2)
-    cross = run._bridge.run
-    monkeypatch.setattr(run._bridge, "run", interrupted)
+    cross = run._loop_thread.run
+    monkeypatch.setattr(run._loop_thread, "run", interrupted)
     with contextlib.suppress(KeyboardInterrupt):
         take(run, outcomes)
     outcomes += run

@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import sys
+import threading
 import time
 from array import array
 from collections import Counter
@@ -16,7 +17,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from threading import Lock
 from typing import Self, cast
 
 import attrs
@@ -184,7 +184,7 @@ class Journal:
         self._path = path
         self._show_secret = show_secret
         self._failure: str | None = None
-        self._syncing = Lock()
+        self._syncing = threading.Lock()
         self._size = 0
         self._descriptor = self._open(resume=resume)
         try:

@@ -323,7 +323,7 @@ def blocking(cell, method, **settings):
     options = {**cell.settings, "on_attempt": attempts.append, **settings}
     with ChatKit(**options) as client:
         client._client._attempts.seam = cell.clock.seam
-        loop, _ = client._bridge._portal()._start().result(PATIENCE)
+        loop = loop_of(client)
         loop.set_debug(True)
         loop.slow_callback_duration = 0
         cell.clock.govern(loop)
@@ -337,6 +337,15 @@ def blocking(cell, method, **settings):
             error = raised
         outcome = _outcome(cell, client._client, error, attempts)
     return Call(outcome, error, result, attempts)
+
+
+def loop_of(client):
+    """The event loop that serves a blocking client."""
+
+    async def running_loop():
+        return asyncio.get_running_loop()
+
+    return client._loop_thread.run(running_loop)
 
 
 def _outcome(cell, client, error, attempts):

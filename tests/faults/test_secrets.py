@@ -349,7 +349,7 @@ def test_a_client_that_was_not_closed_warns_without_its_key(meeting):
         METHODS["create"](client.sessions)
         server = cell.settings["base_url"]
         shown = repr(client) + repr(client._client) + repr(vars(client._client))
-        thread = client._bridge._portal()._thread
+        thread = client._loop_thread._thread
         del client
         gc.collect()
         thread.join(30)

@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import pytest
 
-from chatkit_async import ChatKit, ChatKitError, ClientClosedError, _portal
+from chatkit_async import ChatKit, ChatKitError, ClientClosedError, _loop_thread
+from chatkit_async._loop_thread import LoopThread
 from chatkit_async.emulator import Emulator
 
 WANTED = {"user": "user_123", "workflow": "wf_123"}
@@ -64,7 +65,7 @@ def warned_once(*, base_url):
     assert caught[0].category is ResourceWarning
 
 
-def portal_threads():
+def loop_threads():
     return [thread for thread in threading.enumerate() if thread.name == "chatkit-async"]
 
 
@@ -159,7 +160,7 @@ def test_fifty_threads_share_a_client(client, emulator):
         users = list(pool.map(work, range(50)))
     assert users == [[f"u{number}"] * 4 for number in range(50)]
     assert emulator.requests.total == 200
-    assert len(portal_threads()) == 1
+    assert len(loop_threads()) == 1
 
 
 def test_a_client_used_in_its_own_thread_says_so(connect):
@@ -221,24 +222,31 @@ def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, r
     if not runs:
         start(thread)
     assert client.sessions.create(**WANTED).status == "active"
-    thread.join(30)
-    assert not thread.is_alive()
-    assert len(portal_threads()) == 1
+    assert loop_threads() == [thread]
 
 
-def test_threads_that_start_a_client_together_start_one_thread(client, monkeypatch):
-    starting = told_when(monkeypatch, _portal.Portal, "_start")
-    with client._bridge._portal()._lock:
-        calls = [Calling(client) for _ in range(2)]
-        for _ in calls:
-            starting.acquire(timeout=30)
-    assert [call.ended() for call in calls] == ["active"] * 2
-    assert len(portal_threads()) == 1
+def test_one_of_the_threads_started_together_serves(client, monkeypatch):
+    together, start, started = threading.Barrier(3), threading.Thread.start, []
+
+    def start_together(thread):
+        if thread.name == "chatkit-async":
+            started.append(thread)
+            together.wait(30)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_together)
+    calls = [Calling(client) for _ in range(3)]
+    assert [call.ended() for call in calls] == ["active"] * 3
+    serving = client._loop_thread._thread
+    for thread in started:
+        if thread is not serving:
+            thread.join(30)
+    assert loop_threads() == [serving]
 
 
-def test_a_portal_that_cannot_be_imported_is_an_error(client, monkeypatch):
+def test_anyio_that_cannot_be_imported_is_an_error(client, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setitem(sys.modules, "anyio.from_thread", None)
+        patched.setitem(sys.modules, "anyio", None)
         with pytest.raises(ImportError):
             client.sessions.create(**WANTED)
     assert client.sessions.create(**WANTED).status == "active"
@@ -280,13 +288,50 @@ def test_an_error_of_the_loops_own_shows_unless_python_ends(client, monkeypatch,
         await original()
         raise OSError("the loop's own")
 
-    transport = client._bridge._transport
+    transport = client._loop_thread._transport
     original = transport.close
     monkeypatch.setattr(transport, "close", fail)
     if at_exit:
-        monkeypatch.setattr(_portal, "main_thread", threading.Thread)  # one that does not run
+        monkeypatch.setattr(threading, "main_thread", threading.Thread)  # one that does not run
     client.close()
     assert len(ended) == (0 if at_exit else 1)
+
+
+def test_threading_is_looked_up_at_use(client, monkeypatch):
+    """As gevent wants it, which may patch the module after the client was made."""
+    made = []
+
+    def patch(name):
+        original = getattr(threading, name)
+        monkeypatch.setattr(
+            threading, name, lambda *args, **kwargs: made.append(name) or original(*args, **kwargs)
+        )
+
+    patch("Thread")
+    patch("Lock")
+    client.sessions.create(**WANTED)
+    assert {"Thread", "Lock"} <= set(made)
+
+
+def test_recursion_limit_is_what_a_call_near_it_raises(client):
+    def deep(frames):
+        return deep(frames - 1) if frames else client.sessions.create(**WANTED).status
+
+    def sweep():
+        limit = sys.getrecursionlimit()
+        for frames in range(limit - 60, limit):
+            try:
+                outcomes.append(deep(frames))
+            except BaseException as error:
+                outcomes.append(type(error))
+
+    outcomes = []
+    client.sessions.create(**WANTED)
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    thread.join()
+    assert set(outcomes) == {"active", RecursionError}
+    assert client.sessions.create(**WANTED).status == "active"
 
 
 # Interrupting
@@ -323,8 +368,8 @@ def test_ctrl_c_ends_the_call_and_not_the_client(script, emulator, number):
 
 def test_ctrl_c_that_wakes_nobody_ends_the_call_all_the_same(client, emulator, monkeypatch):
     # As a signal may that arrives between the last look for one and the wait.
-    assert 0 < _portal.SLICE <= 1
-    monkeypatch.setattr(_portal, "SLICE", 0.01)
+    assert 0 < _loop_thread.SLICE <= 1
+    monkeypatch.setattr(_loop_thread, "SLICE", 0.01)
     emulator.fail(delay=float("inf"))
 
     def interrupt():
@@ -369,7 +414,7 @@ class Calling(threading.Thread):
 
 
 def test_a_wait_in_slices_can_be_interrupted_anywhere(client, emulator, monkeypatch):
-    monkeypatch.setattr(_portal, "SLICE", 0.01)
+    monkeypatch.setattr(_loop_thread, "SLICE", 0.01)
     emulator.fail(delay=float("inf"))
     calling = Calling(client)
     emulator.wait_until(lambda: len(emulator.requests) == 1)
@@ -405,11 +450,11 @@ class Busy:
 
 
 def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkeypatch):
-    monkeypatch.setattr(_portal, "SLICE", 0.01)
+    monkeypatch.setattr(_loop_thread, "SLICE", 0.01)
     busy = Busy()
     client = connect(api_key=busy)
-    waiting = told_when(monkeypatch, _portal.BlockingCall, "wait")
-    giving_up = told_when(monkeypatch, _portal.BlockingCall, "give_up")
+    waiting = told_when(monkeypatch, LoopThread, "_wake")
+    giving_up = told_when(monkeypatch, LoopThread, "_give_up")
     first = Calling(client)
     waiting.acquire(timeout=30)
     busy.entered.wait(30)
@@ -423,9 +468,39 @@ def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkey
     assert len(emulator.requests) == 1
 
 
+def test_interrupt_as_a_call_ends_is_raised_at_once(client, monkeypatch):
+    def acquire_and_interrupt(lock):
+        class Interrupting:
+            def acquire(self, **kwargs):
+                assert not interrupted, "waited for a call that had ended"
+                lock.acquire()
+                interrupted.append(True)
+                raise KeyboardInterrupt
+
+            release = lock.release
+
+        return Interrupting()
+
+    interrupted = []
+    make_call = _loop_thread._Call
+
+    def call_with_interrupt(*args):
+        call = make_call(*args)
+        call.in_progress = acquire_and_interrupt(call.in_progress)
+        return call
+
+    client.sessions.create(**WANTED)
+    with monkeypatch.context() as patched:
+        patched.setattr(_loop_thread, "_Call", call_with_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.sessions.create(**WANTED)
+    assert interrupted
+    assert client.sessions.create(**WANTED).status == "active"
+
+
 def test_a_call_interrupted_as_it_is_sent_sends_nothing(client, emulator, monkeypatch):
     client.sessions.create(**WANTED)
-    loop, _ = client._bridge._portal()._started.result()
+    loop = client._loop_thread._loop
     soon = loop.call_soon_threadsafe
     interruptions = iter([KeyboardInterrupt])
 
@@ -448,7 +523,7 @@ def test_use_after_close(client):
     client.sessions.create(**WANTED)
     client.close()
     client.close()
-    assert not portal_threads()
+    assert not loop_threads()
     with pytest.raises(ClientClosedError):
         client.sessions.create(**WANTED)
     with pytest.raises(ClientClosedError), client.sessions.open(**WANTED):
@@ -462,7 +537,7 @@ def test_a_client_closed_before_its_first_use_starts_no_thread(client):
     client.close()
     with pytest.raises(ClientClosedError):
         client.sessions.create(**WANTED)
-    assert not portal_threads()
+    assert not loop_threads()
 
 
 def test_close_ends_calls_in_flight(client, emulator):
@@ -492,7 +567,7 @@ def test_close_ends_calls_that_wait(connect, emulator):
 def test_close_ends_calls_that_have_not_begun(connect, emulator, monkeypatch):
     busy = Busy()
     client = connect(api_key=busy)
-    waiting = told_when(monkeypatch, _portal.BlockingCall, "wait")
+    waiting = told_when(monkeypatch, LoopThread, "_wake")
     joining = told_when(monkeypatch, threading.Thread, "is_alive")
     calls = [Calling(client)]
     waiting.acquire(timeout=30)
@@ -511,7 +586,7 @@ def test_close_ends_calls_that_have_not_begun(connect, emulator, monkeypatch):
 def test_close_ends_calls_that_never_get_to_begin(client, monkeypatch):
     sent = threading.Event()
     client.sessions.create(**WANTED)
-    monkeypatch.setattr(_portal.Portal, "_begin", lambda portal, call: sent.set())
+    monkeypatch.setattr(LoopThread, "_begin_calls", lambda loop_thread: sent.set())
     calling = Calling(client)
     sent.wait(30)
     client.close()
@@ -520,7 +595,7 @@ def test_close_ends_calls_that_never_get_to_begin(client, monkeypatch):
 
 def test_a_call_that_meets_a_loop_just_closed(client, monkeypatch):
     client.sessions.create(**WANTED)
-    loop, _ = client._bridge._portal()._started.result()
+    loop = client._loop_thread._loop
     soon = loop.call_soon_threadsafe
 
     def too_late(*args):
@@ -535,7 +610,7 @@ def test_a_call_that_meets_a_loop_just_closed(client, monkeypatch):
 
 def test_a_call_interrupted_as_its_loop_is_closed(client, monkeypatch):
     client.sessions.create(**WANTED)
-    loop, _ = client._bridge._portal()._started.result()
+    loop = client._loop_thread._loop
 
     def too_late(*args):
         monkeypatch.undo()
@@ -562,14 +637,14 @@ def test_a_thousand_clients_leave_nothing_behind(emulator):
             if number % 2:
                 client.close()
             del client
-        for thread in portal_threads():
+        for thread in loop_threads():
             thread.join(30)
         gc.collect()
     assert {str(warning.message) for warning in caught} == {
         f"unclosed client ChatKit(base_url='{emulator.base_url}')"
     }
     assert len(caught) == 500
-    assert not portal_threads()
+    assert not loop_threads()
     emulator.wait_until(lambda: emulator.connections == 0)
     assert open_files() <= before + 1
 
@@ -590,8 +665,8 @@ def test_a_client_with_other_options_keeps_the_first_one_alive(emulator):
 def test_a_client_dropped_in_its_own_thread(emulator):
     client = ChatKit(api_key=KEY, base_url=emulator.base_url)
     client.sessions.create(**WANTED)
-    loop, _ = client._bridge._portal()._started.result()
-    [thread] = portal_threads()
+    loop = client._loop_thread._loop
+    [thread] = loop_threads()
     client.itself = client
     with warned_once(base_url=emulator.base_url):
         del client
@@ -608,7 +683,7 @@ def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
     meter = Meter()
     meter.client = ChatKit(api_key=KEY, base_url=emulator.base_url, on_attempt=meter)
     meter.client.sessions.create(**WANTED)
-    [thread] = portal_threads()
+    [thread] = loop_threads()
     with warned_once(base_url=emulator.base_url):
         del meter
         gc.collect()
@@ -685,11 +760,13 @@ def test_exit_while_a_callable_blocks_the_clients_thread(script):
     assert seconds < PROMPT
 
 
-def test_the_exit_of_a_forked_child_leaves_its_parents_portal_alone(client):
+def test_a_forked_child_leaves_the_parents_thread_alone(client):
     client.sessions.create(**WANTED)
-    portal = client._bridge._portal()
-    portal._pid += 1
-    portal._at_exit()
+    parents = dict(vars(client._loop_thread))
+    _loop_thread._after_fork()  # what a fork has the child do
+    _loop_thread._at_exit()
+    assert not client._loop_thread.closed
+    vars(client._loop_thread).update(parents)
     assert client.sessions.create(**WANTED).status == "active"
 
 
