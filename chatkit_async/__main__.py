@@ -16,8 +16,7 @@ def main() -> int:
     """Run the command line on this process's arguments; returns an exit code, or ends."""
     if any(find_spec(name) is None for name in NEEDED):
         print(  # noqa: T201 - what would print it is what is missing
-            "The command line needs click and rich: "
-            'run `python -m pip install "chatkit-async[cli]"`.',
+            "The command line needs click and rich: run `python -m pip install click rich`.",
             file=sys.stderr,
         )
         return USAGE

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import sys
+from importlib.metadata import requires
 
 import pytest
 
@@ -18,8 +20,14 @@ def test_without_the_extra_it_says_in_one_sentence_what_to_install(monkeypatch, 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        'The command line needs click and rich: run `python -m pip install "chatkit-async[cli]"`.\n'
+        "The command line needs click and rich: run `python -m pip install click rich`.\n"
     )
+
+
+def test_needed_packages_are_those_of_the_extra():
+    extra = [each for each in requires("chatkit-async") if "extra ==" in each and "cli" in each]
+
+    assert sorted(re.match(r"\w+", each)[0] for each in extra) == sorted(__main__.NEEDED)
 
 
 def test_the_package_runs_as_a_module(start):
