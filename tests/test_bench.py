@@ -12,9 +12,6 @@ import pytest
 
 BENCH = Path(__file__).parent / "bench"
 
-# It starts some thirty interpreters, one after the other.
-pytestmark = pytest.mark.timeout(300)
-
 
 def run(*options, code=0):
     done = subprocess.run(

@@ -28,6 +28,7 @@ import async_solipsism
 import attrs
 import pytest
 import trustme
+from patience import PATIENCE
 from servers import BODY, CLOSE, HANG, RESET, SESSION, http, replying, serve
 
 import chatkit_async.client
@@ -1122,7 +1123,7 @@ def test_closing_from_another_thread_ends_calls_in_flight():
         thread.start()
         emulator.wait_until(lambda: len(emulator.requests) == 1)
         asyncio.run(client.close())
-        thread.join(30)
+        thread.join(PATIENCE)
         emulator.wait_until(lambda: emulator.connections == 0)
 
     assert len(ended) == 1
@@ -1131,7 +1132,7 @@ def test_closing_from_another_thread_ends_calls_in_flight():
 def test_two_threads_loops_share_a_client():
     with Emulator() as emulator:
         client = AsyncChatKit(api_key=emulator.api_key, base_url=emulator.base_url)
-        both = threading.Barrier(2, timeout=30)
+        both = threading.Barrier(2, timeout=PATIENCE)
         made = []
 
         async def work():
@@ -1211,7 +1212,7 @@ def run(program, *, code=0):
             [sys.executable, "-X", "dev", "-W", "error", "-c", NO_SLOW_STEPS + program],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == code, done.stderr

@@ -37,6 +37,7 @@ from types import ModuleType
 
 import pytest
 from markdown_it import MarkdownIt
+from patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -155,7 +156,7 @@ class Page:
                 stderr=subprocess.STDOUT,
                 text=True,
                 encoding="utf-8",
-                timeout=30,
+                timeout=PATIENCE,
             )
             # A page that shows a failure shows what it prints.
             assert done.returncode == 0 or output, f"{self.name}:{block.line}: {done.stdout}"

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from chatkit_async import ChatKit, ChatKitError, ClientClosedError, _loop_thread
 from chatkit_async._loop_thread import LoopThread
@@ -99,15 +99,12 @@ class Script:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._last_word = time.monotonic()
-        self._limit = threading.Timer(30, self._process.kill)
+        self._limit = threading.Timer(PATIENCE, self._process.kill)
         self._limit.start()
 
     def hear(self):
         """The next line it prints; none when it has ended."""
-        line = self._process.stdout.readline().strip()
-        self._last_word = time.monotonic()
-        return line
+        return self._process.stdout.readline().strip()
 
     def tell(self, line):
         self._process.stdin.write(f"{line}\n")
@@ -117,9 +114,9 @@ class Script:
         self._process.send_signal(number)
 
     def end(self):
-        """Its exit status, what it wrote to stderr, and the seconds since its last line heard."""
-        _, errors = self._process.communicate(timeout=30)
-        return self._process.returncode, errors, time.monotonic() - self._last_word
+        """Its exit status, and what it wrote to stderr."""
+        _, errors = self._process.communicate()
+        return self._process.returncode, errors
 
     def kill(self):
         self._limit.cancel()
@@ -153,7 +150,7 @@ def test_fifty_threads_share_a_client(client, emulator):
     together = threading.Barrier(50)
 
     def work(number):
-        together.wait(30)
+        together.wait(PATIENCE)
         return [client.sessions.create(user=f"u{number}", workflow="w").user for _ in range(4)]
 
     with ThreadPoolExecutor(50) as pool:
@@ -211,7 +208,7 @@ def test_ctrl_c_as_the_thread_starts_leaves_no_second_one(client, monkeypatch, r
         threads.append(thread)
         if runs:
             start(thread)
-            running.acquire(timeout=30)
+            running.acquire(timeout=PATIENCE)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -231,7 +228,7 @@ def test_one_of_the_threads_started_together_serves(client, monkeypatch):
     def start_together(thread):
         if thread.name == "chatkit-async":
             started.append(thread)
-            together.wait(30)
+            together.wait(PATIENCE)
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_together)
@@ -240,7 +237,7 @@ def test_one_of_the_threads_started_together_serves(client, monkeypatch):
     serving = client._loop_thread._thread
     for thread in started:
         if thread is not serving:
-            thread.join(30)
+            thread.join(PATIENCE)
     assert loop_threads() == [serving]
 
 
@@ -257,12 +254,12 @@ def test_closing_a_client_whose_loop_cannot_be_opened(client, monkeypatch):
 
     def refuse(*_):
         opening.set()
-        closing.acquire(timeout=30)
+        closing.acquire(timeout=PATIENCE)
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(anyio, "run", refuse)
     calling = Calling(client)
-    opening.wait(30)
+    opening.wait(PATIENCE)
     client.close()
     assert calling.ended() is OSError
 
@@ -362,7 +359,7 @@ def test_ctrl_c_ends_the_call_and_not_the_client(script, emulator, number):
     program.interrupt(number)
     assert program.hear() == {signal.SIGINT: "KeyboardInterrupt", signal.SIGALRM: "Alarm"}[number]
     assert program.hear() == "active"
-    assert program.end()[:2] == (0, "")
+    assert program.end() == (0, "")
     assert [record.outcome for record in emulator.requests] == ["client_gone", "sent"]
 
 
@@ -409,7 +406,7 @@ class Calling(threading.Thread):
             self.outcome = type(error)
 
     def ended(self):
-        self.join(30)
+        self.join(PATIENCE)
         return self.outcome
 
 
@@ -445,7 +442,7 @@ class Busy:
 
     def __call__(self):
         self.entered.set()
-        self.let_go.wait(30)
+        self.let_go.wait(PATIENCE)
         return KEY
 
 
@@ -456,12 +453,12 @@ def test_a_call_given_up_before_it_began_sends_nothing(connect, emulator, monkey
     waiting = told_when(monkeypatch, LoopThread, "_wake")
     giving_up = told_when(monkeypatch, LoopThread, "_give_up")
     first = Calling(client)
-    waiting.acquire(timeout=30)
-    busy.entered.wait(30)
+    waiting.acquire(timeout=PATIENCE)
+    busy.entered.wait(PATIENCE)
     second = Calling(client)
-    waiting.acquire(timeout=30)
+    waiting.acquire(timeout=PATIENCE)
     interrupt(second)
-    giving_up.acquire(timeout=30)
+    giving_up.acquire(timeout=PATIENCE)
     busy.let_go.set()
     assert second.ended() is KeyboardInterrupt
     assert first.ended() == "active"
@@ -559,7 +556,7 @@ def test_close_ends_calls_that_wait(connect, emulator):
 
     client = connect(api_key=key)
     calling = Calling(client)
-    begun.wait(30)
+    begun.wait(PATIENCE)
     client.close()
     assert calling.ended() is ClientClosedError
 
@@ -570,16 +567,16 @@ def test_close_ends_calls_that_have_not_begun(connect, emulator, monkeypatch):
     waiting = told_when(monkeypatch, LoopThread, "_wake")
     joining = told_when(monkeypatch, threading.Thread, "is_alive")
     calls = [Calling(client)]
-    waiting.acquire(timeout=30)
-    busy.entered.wait(30)
+    waiting.acquire(timeout=PATIENCE)
+    busy.entered.wait(PATIENCE)
     calls.append(Calling(client))
-    waiting.acquire(timeout=30)
+    waiting.acquire(timeout=PATIENCE)
     closing = threading.Thread(target=client.close)
     closing.start()
-    joining.acquire(timeout=30)
+    joining.acquire(timeout=PATIENCE)
     busy.let_go.set()
     assert [call.ended() for call in calls] == [ClientClosedError] * 2
-    closing.join(30)
+    closing.join(PATIENCE)
     assert not emulator.requests
 
 
@@ -588,7 +585,7 @@ def test_close_ends_calls_that_never_get_to_begin(client, monkeypatch):
     client.sessions.create(**WANTED)
     monkeypatch.setattr(LoopThread, "_begin_calls", lambda loop_thread: sent.set())
     calling = Calling(client)
-    sent.wait(30)
+    sent.wait(PATIENCE)
     client.close()
     assert calling.ended() is ClientClosedError
 
@@ -638,7 +635,7 @@ def test_a_thousand_clients_leave_nothing_behind(emulator):
                 client.close()
             del client
         for thread in loop_threads():
-            thread.join(30)
+            thread.join(PATIENCE)
         gc.collect()
     assert {str(warning.message) for warning in caught} == {
         f"unclosed client ChatKit(base_url='{emulator.base_url}')"
@@ -671,7 +668,7 @@ def test_a_client_dropped_in_its_own_thread(emulator):
     with warned_once(base_url=emulator.base_url):
         del client
         loop.call_soon_threadsafe(gc.collect)
-        thread.join(30)
+        thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -687,7 +684,7 @@ def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
     with warned_once(base_url=emulator.base_url):
         del meter
         gc.collect()
-        thread.join(30)
+        thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -695,9 +692,6 @@ def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
 
 
 UNCLOSED = "ResourceWarning: unclosed client ChatKit"
-
-PROMPT = 10
-"""Seconds that an end takes at most: half a second, on a busy machine. A hang is for ever."""
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -710,11 +704,10 @@ def test_exit_without_close(script, host):
         host=host,
     )
     assert program.hear() == "active"
-    status, errors, seconds = program.end()
+    status, errors = program.end()
     assert status == 0
     assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
     assert "Traceback" not in errors
-    assert seconds < PROMPT
 
 
 def test_exit_with_a_call_in_flight(script, emulator):
@@ -734,19 +727,17 @@ def test_exit_with_a_call_in_flight(script, emulator):
     emulator.wait_until(lambda: len(emulator.requests) == 1)
     program.tell("leaving")
     assert program.hear() == "leaving"
-    status, errors, seconds = program.end()
+    status, errors = program.end()
     assert status == 0
     assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
-    assert seconds < PROMPT
 
 
 def test_exit_while_a_callable_blocks_the_clients_thread(script):
     program = script(
         """
-        import time
         def key():
             say("blocking")
-            time.sleep(60)
+            threading.Event().wait()
         client = ChatKit(**settings | {"api_key": key})
         threading.Thread(target=client.sessions.create, kwargs=WANTED, daemon=True).start()
         input()
@@ -754,10 +745,9 @@ def test_exit_while_a_callable_blocks_the_clients_thread(script):
     )
     assert program.hear() == "blocking"
     program.tell("leave")
-    status, errors, seconds = program.end()
+    status, errors = program.end()
     assert status == 0
     assert UNCLOSED in errors
-    assert seconds < PROMPT
 
 
 def test_a_forked_child_leaves_the_parents_thread_alone(client):
@@ -805,16 +795,14 @@ def test_a_forked_child_has_connections_of_its_own(script, emulator, deed):
         """
     )
     assert program.hear() == "child done"
-    heard = time.monotonic()
     assert program.hear() == "7"
-    assert time.monotonic() - heard < PROMPT
     used = [record.connection for record in emulator.requests]
     assert used == ([1, 2] if "call" in deed else [1])
     emulator.wait_until(lambda: emulator.connections == 1)
     program.tell("go on")
     assert program.hear() == "parent done"
     assert emulator.requests[-1].connection == 1
-    status, errors, _ = program.end()
+    status, errors = program.end()
     assert status == 0
     assert errors.count("Warning: ") == errors.count(UNCLOSED)
     assert errors.count(UNCLOSED) == (1 if "call" in deed and "close" not in deed else 0)
@@ -829,7 +817,7 @@ def test_a_forked_child_does_not_end_the_connections_of_an_asynchronous_client(s
 
         def call():
             create = client.sessions.create(**WANTED)
-            return asyncio.run_coroutine_threadsafe(create, loop).result(30)
+            return asyncio.run_coroutine_threadsafe(create, loop).result()
 
         async def end():
             await client.close()
@@ -854,7 +842,7 @@ def test_a_forked_child_does_not_end_the_connections_of_an_asynchronous_client(s
     )
     assert program.hear() == "7"
     assert program.hear() == "active"
-    assert program.end()[:2] == (0, "")
+    assert program.end() == (0, "")
     assert {record.connection for record in emulator.requests} == {1}
 
 
@@ -887,7 +875,7 @@ def test_a_child_forked_while_other_threads_call(script, emulator):
     assert program.hear() == "active"
     assert program.hear() == "7"
     assert program.hear() == "ClientClosedError"
-    assert program.end()[:2] == (0, "")
+    assert program.end() == (0, "")
 
 
 @POSIX
@@ -901,7 +889,7 @@ def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script
         client = ChatKit(**settings, on_attempt=lambda _: pushed_back.set())
         calls = [threading.Thread(target=client.sessions.create, kwargs=WANTED) for _ in range(2)]
         calls[0].start()
-        pushed_back.wait(30)
+        pushed_back.wait()
         calls[1].start()
         while not client._client._attempts.gate._waiting:
             time.sleep(0.001)
@@ -918,7 +906,7 @@ def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script
     )
     assert program.hear() == "active"
     assert program.hear() == "7"
-    assert program.end()[:2] == (0, "")
+    assert program.end() == (0, "")
     assert [record.status for record in emulator.requests] == [429, 200, 200, 200]
 
 
@@ -937,7 +925,7 @@ def test_a_client_closed_before_a_fork_is_closed_in_the_child(script):
         """
     )
     assert [program.hear(), program.hear()] == ["ClientClosedError"] * 2
-    assert program.end()[:2] == (0, "")
+    assert program.end() == (0, "")
 
 
 MULTIPROCESSING = """
@@ -980,6 +968,6 @@ def test_multiprocessing(script, emulator, method, work):
         "ChatKit holds connections and cannot be pickled: make one per process"
     )
     assert program.hear() == "active"
-    status, _, _ = program.end()
+    status, _ = program.end()
     assert status == 0
     assert emulator.requests[-1].connection == 1

@@ -20,6 +20,7 @@ import attrs
 import pytest
 import trustme
 import virtual
+from patience import PATIENCE
 from servers import BODY, CLOSE, HANG, RESET, http, replying, serve
 from yarl import URL
 
@@ -865,7 +866,7 @@ async def test_one_loop_has_one_session(transport):
 
 def test_two_loops_in_two_threads_at_once():
     transport = Transport(max_connections=10)
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=PATIENCE)
     sessions = []
 
     async def work():
@@ -1070,9 +1071,9 @@ def test_closing_ends_what_another_loop_has_under_way_without_a_session_of_its_o
 
     thread = threading.Thread(target=asyncio.run, args=(bound(),))
     thread.start()
-    entered.wait(30)
+    entered.wait(PATIENCE)
     asyncio.run(transport.close())
-    thread.join(30)
+    thread.join(PATIENCE)
 
     assert ended == ["by its timer"]
 

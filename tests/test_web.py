@@ -18,6 +18,7 @@ from random import Random
 
 import pytest
 import virtual
+from patience import PATIENCE
 from replies import CLIENT_SECRET, FITTING, reply_with, reply_without
 
 from chatkit_async import (
@@ -116,7 +117,7 @@ class BlockingAPI(API):
     def create(self, **given):
         outcome = self.take(given)
         if isinstance(outcome, threading.Event):
-            assert outcome.wait(30)
+            assert outcome.wait(PATIENCE)
             outcome = self.take(given)
         if isinstance(outcome, BaseException):
             raise outcome
@@ -838,16 +839,16 @@ def test_all_threads_that_ask_meanwhile_share_a_create(blocking_api, threads):
     blocking_api.then(go)
     endpoint = make(blocking_api)
     leader = threads.submit(endpoint.handle, user="ada")
-    assert blocking_api.begun.acquire(timeout=30)
+    assert blocking_api.begun.acquire(timeout=PATIENCE)
     waits = joined(endpoint)
     follower = threads.submit(endpoint.handle, user="ada")
     other = threads.submit(endpoint.handle, user="bob")
 
-    assert waits.wait(30)
-    assert secret_of(other.result(30)) == "ek_number_2"
+    assert waits.wait(PATIENCE)
+    assert secret_of(other.result(PATIENCE)) == "ek_number_2"
     go.set()
 
-    assert follower.result(30) is leader.result(30)
+    assert follower.result(PATIENCE) is leader.result(PATIENCE)
     assert not endpoint._core.in_flight
 
 
@@ -856,15 +857,15 @@ def test_an_exception_is_shared_among_threads(blocking_api, threads):
     blocking_api.then(go, LookupError("vault"))
     endpoint = make(blocking_api)
     leader = threads.submit(endpoint.handle, user="ada")
-    assert blocking_api.begun.acquire(timeout=30)
+    assert blocking_api.begun.acquire(timeout=PATIENCE)
     waits = joined(endpoint)
     follower = threads.submit(endpoint.handle, user="ada")
-    assert waits.wait(30)
+    assert waits.wait(PATIENCE)
     go.set()
 
     for asked in (leader, follower):
         with pytest.raises(LookupError, match="vault"):
-            asked.result(30)
+            asked.result(PATIENCE)
     assert not endpoint._core.in_flight
 
 
@@ -880,14 +881,14 @@ def test_a_thread_that_is_interrupted_leaves_its_create_to_the_next(blocking_api
         return True
 
     leader = threads.submit(interrupted)
-    assert blocking_api.begun.acquire(timeout=30)
+    assert blocking_api.begun.acquire(timeout=PATIENCE)
     waits = joined(endpoint)
     follower = threads.submit(endpoint.handle, user="ada")
-    assert waits.wait(30)
+    assert waits.wait(PATIENCE)
     go.set()
 
-    assert leader.result(30) is True
-    assert secret_of(follower.result(30)) == "ek_number_3"
+    assert leader.result(PATIENCE) is True
+    assert secret_of(follower.result(PATIENCE)) == "ek_number_3"
     assert not endpoint._core.in_flight
 
 
@@ -906,9 +907,9 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads(blocking_api, thre
     blocking_api.then(go)
     endpoint = make(blocking_api)
     parents = threads.submit(endpoint.handle, user="ada")
-    assert blocking_api.begun.acquire(timeout=30)
+    assert blocking_api.begun.acquire(timeout=PATIENCE)
     core, (lock, in_flight) = endpoint._core, (endpoint._core.lock, endpoint._core.in_flight)
-    threads.submit(lock.acquire).result(30)  # by a thread that does not let go of it
+    threads.submit(lock.acquire).result(PATIENCE)  # by a thread that does not let go of it
 
     try:
         web._after_fork()  # what a fork has the child do
@@ -916,7 +917,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads(blocking_api, thre
     finally:
         core.lock, core.in_flight = threading.RLock(), in_flight
         go.set()
-    assert parents.result(30).status == 200
+    assert parents.result(PATIENCE).status == 200
 
 
 # Stories: what holds whoever asks, leaves or fails, and whenever ------------------------------------
@@ -1043,7 +1044,7 @@ def test_a_story_of_threads(blocking_api, threads, seed):
             books.give_up(current)
 
     for asked in [threads.submit(browser, user) for user in ["ada", "bob"] * 4]:
-        asked.result(60)
+        asked.result(PATIENCE)
     assert not endpoint._core.in_flight
 
 
@@ -1088,7 +1089,7 @@ def test_a_blocking_backend_in_whole():
 
         asked = [threads.submit(endpoint.handle, user="ada") for _ in range(20)]
 
-        assert len({secret_of(each.result(30)) for each in asked}) == 1
+        assert len({secret_of(each.result(PATIENCE)) for each in asked}) == 1
         assert len(emulator.requests) == 1
 
 

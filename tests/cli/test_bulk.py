@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from patience import PATIENCE
 
 from chatkit_async.cli import _job, _progress
 from chatkit_async.cli._journal import Header, Journal
@@ -252,7 +253,7 @@ def test_a_limit_does_not_wait_for_another_row(start, emulator, folder):
     process = start("bulk", "create", "-", "-o", "out.jsonl", "--limit=2", stdin=subprocess.PIPE)
     process.stdin.write(ROWS.format(0) + ROWS.format(1))
     process.stdin.flush()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     assert kinds() == ["created"] * 2
     assert "The first 2 rows: 2 created." in process.stderr.read()
 
@@ -651,7 +652,7 @@ def test_a_run_with_a_journal_goes_on_when_nobody_reads_why_rows_failed(start, e
     emulator.fail(status=400)
     process = start("bulk", "create", name, "-o", "out.jsonl", "--concurrency=1")
     process.stderr.close()
-    assert process.wait(30) == 3
+    assert process.wait(PATIENCE) == 3
     process.stderr = None
     assert kinds() == ["rejected", "created", "created"]
 
@@ -671,7 +672,7 @@ def test_whoever_reads_stdout_and_goes_leaves_no_session_behind(start, emulator,
     process = start("bulk", "create", name, "--concurrency", "2")
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(30) == 1
+    assert process.wait(PATIENCE) == 1
     errors = process.stderr.read()
     process.stdout = None
     held = set(active(emulator))
@@ -797,9 +798,9 @@ def test_ctrl_c_is_heard_while_stdin_has_nothing_to_say(start, emulator, folder)
     process = start("bulk", "create", "-", "-o", "out.jsonl", stdin=subprocess.PIPE)
     process.stdin.write(ROWS.format(0) + ROWS.format(1))
     process.stdin.flush()
-    emulator.wait_until(lambda: len(emulator.sessions) == 2, timeout=30)
+    emulator.wait_until(lambda: len(emulator.sessions) == 2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(PATIENCE) == 130
     assert kinds() == ["created"] * 2
     assert "2 rows: 2 created." in process.stderr.read()
 

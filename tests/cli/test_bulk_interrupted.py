@@ -201,7 +201,6 @@ def test_ctrl_c_before_the_first_record_ends_it_at_once(command, emulator, rows,
     assert command("--resume")[0] == 0
 
 
-@pytest.mark.timeout(300)
 def test_twenty_thousand_rows_interrupted_twice_are_all_accounted_for(
     command, emulator, rows, tmp_path
 ):

@@ -10,6 +10,7 @@ import socket
 from contextlib import nullcontext, suppress
 
 import pytest
+from patience import PATIENCE
 
 from chatkit_async import AsyncChatKit, AuthenticationError, BadRequestError, NotFoundError
 from chatkit_async.cli._emulator import assignment
@@ -37,7 +38,7 @@ def test_it_prints_what_to_set_serves_until_ctrl_c_and_shows_each_request(start)
     api_key = process.stdout.readline().removeprefix("export OPENAI_API_KEY=").strip()
     session = create(base_url, api_key)
     process.send_signal(signal.SIGINT)
-    rest, said = process.communicate(timeout=30)
+    rest, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert rest == ""
     serving, control, request, empty, interrupted = said.splitlines()
@@ -56,7 +57,7 @@ def test_json_is_for_programs_that_start_it(start):
     assert printed.pop("control_url") == printed["base_url"].replace("/v1", "/_emulator")
     assert create(**printed).status == "active"
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=PATIENCE) == 130
 
 
 def test_it_serves_on_when_nobody_reads_the_requests(start):
@@ -69,7 +70,7 @@ def test_it_serves_on_when_nobody_reads_the_requests(start):
     for _ in range(3):
         assert create(**printed).status == "active"
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
 
 
 def test_a_request_beyond_all_calendars_is_shown_in_unix_seconds(start):
@@ -81,7 +82,7 @@ def test_a_request_beyond_all_calendars_is_shown_in_unix_seconds(start):
     assert create(**printed).status == "active"
     assert process.stderr.readline().startswith("1000000000000000000 POST /v1/chatkit/sessions 200")
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_it_fails_as_told_the_same_for_a_seed(start):
             with suppress(BadRequestError):
                 create(**printed)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[1]
+        said = process.communicate(timeout=PATIENCE)[1]
         return re.findall(r"sessions (\d+) req_", said)
 
     first = statuses()

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import requires
 
 import pytest
+from patience import PATIENCE
 
 from chatkit_async import __main__, __version__
 
@@ -32,14 +33,14 @@ def test_needed_packages_are_those_of_the_extra():
 
 def test_the_package_runs_as_a_module(start):
     process = start("--version")
-    assert process.communicate(timeout=30) == (f"chatkit-async, version {__version__}\n", "")
+    assert process.communicate(timeout=PATIENCE) == (f"chatkit-async, version {__version__}\n", "")
     assert process.returncode == 0
 
 
 def test_a_console_that_cannot_show_a_character_shows_its_code(start, emulator, environment):
     environment.setenv("PYTHONIOENCODING", "latin-1")
     process = start("create", "--user", "Łucja", "--workflow", "wf_1")
-    shown, said = process.communicate(timeout=30)
+    shown, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     assert "user           \\u0141ucja\n" in shown
 
@@ -69,7 +70,7 @@ def test_the_exit_code_is_the_commands(monkeypatch, exits, ends_with, code):
 
 def test_wrong_usage_is_told(start):
     process = start("create")
-    assert "Missing option '--user'" in process.communicate(timeout=30)[1]
+    assert "Missing option '--user'" in process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2
 
 
@@ -84,9 +85,9 @@ def test_it_runs_without_a_stdout(monkeypatch, emulator, exits):
 def test_ctrl_c_ends_a_call_and_leaves_no_traceback(start, emulator):
     emulator.fail(delay=float("inf"))
     process = start("create", "--user", "u", "--workflow", "wf_1")
-    emulator.wait_until(lambda: len(emulator.requests) == 1, timeout=30)
+    emulator.wait_until(lambda: len(emulator.requests) == 1)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30) == ("", "\nInterrupted.\n")
+    assert process.communicate(timeout=PATIENCE) == ("", "\nInterrupted.\n")
     assert process.returncode == 130
     emulator.wait_until(lambda: emulator.requests[0].outcome == "client_gone")
     assert emulator.requests.total == 1
@@ -114,13 +115,13 @@ def test_ctrl_c_does_not_wait_for_a_name_to_be_looked_up(start_without_names):
     process = start_without_names("create", "--user=u", "--workflow=w")
     assert process.stdout.readline() == "looking up\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30) == ("", "\nInterrupted.\n")
+    assert process.communicate(timeout=PATIENCE) == ("", "\nInterrupted.\n")
     assert process.returncode == 130
 
 
 def test_a_timeout_does_not_wait_for_a_name_to_be_looked_up(start_without_names):
     process = start_without_names("doctor", "--timeout=0.1")
-    shown, _ = process.communicate(timeout=30)
+    shown, _ = process.communicate(timeout=PATIENCE)
     assert "api.openai.com was not found: no answer in time" in shown
     assert process.returncode == 1
 
@@ -132,6 +133,6 @@ def test_a_timeout_does_not_wait_for_a_name_to_be_looked_up(start_without_names)
 def test_a_reader_that_has_gone_ends_it_quietly(start, emulator, arguments):
     process = start(*arguments)
     process.stdout.close()
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
     assert process.returncode == 1
     assert "Traceback" not in process.stderr.read()

@@ -8,6 +8,7 @@ import os
 
 import click
 import pytest
+from patience import PATIENCE
 
 CREATE = ["create", "--user", "user_123", "--workflow", "wf_123"]
 
@@ -218,7 +219,7 @@ def test_a_session_that_nobody_reads_of_is_told_of(start, emulator):
     os.close(reader)
     process = start(*CREATE, stdout=writer)
     os.close(writer)
-    _, notes = process.communicate(timeout=60)
+    _, notes = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert notes == f"{the_session(emulator).id} was created all the same, and lapses by itself.\n"
 

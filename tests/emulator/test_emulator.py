@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from patience import PATIENCE
 
 import chatkit_async.emulator
 from chatkit_async.emulator import Emulator, Fault, TokenBucket, Uniform
@@ -22,7 +23,7 @@ def create_blocking(headers, wanted):
 
     def create_blocking(emulator):
         url = urlsplit(emulator.base_url)
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=PATIENCE)
         try:
             connection.request(
                 "POST",

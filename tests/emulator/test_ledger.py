@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from patience import PATIENCE
 
 from chatkit_async.emulator import Ledger, Record
 from chatkit_async.emulator._ledger import Changes
@@ -145,7 +146,7 @@ def test_wait_until_sees_what_another_thread_changed():
 
     thread = threading.Thread(target=happen_once_asked)
     thread.start()
-    assert changes.wait_until(look, 10)
+    assert changes.wait_until(look, PATIENCE)
     thread.join()
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from chatkit_async.emulator import Emulator
 
@@ -32,7 +33,7 @@ def schemathesis(tmp_path):
                 *("--url", emulator.base_url),
                 *("--header", f"Authorization: Bearer {emulator.api_key}"),
                 "--generation-deterministic",  # and without a database of what was tried before
-                *("--suppress-health-check", "all", "--request-timeout", "60"),
+                *("--suppress-health-check", "all", "--request-timeout", str(PATIENCE)),
                 *options,
             ],
             cwd=tmp_path,  # it leaves a cache
@@ -42,14 +43,13 @@ def schemathesis(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
-            timeout=240,
+            timeout=PATIENCE,
         )
         return done.returncode, done.stdout
 
     return schemathesis
 
 
-@pytest.mark.timeout(300)
 def test_schemathesis_finds_nothing(schemathesis):
     with Emulator(api_keys=[], ledger_size=100_000) as emulator:
         exit_code, said = schemathesis(emulator, "--max-examples", "10")
@@ -63,7 +63,6 @@ def test_schemathesis_finds_nothing(schemathesis):
     assert ("cancel", 404) in answered
 
 
-@pytest.mark.timeout(300)
 def test_schemathesis_finds_what_does_not_fit(schemathesis):
     with Emulator(api_keys=[], off_schema=True) as emulator:
         once = ("--phases", "fuzzing", "--max-examples", "1", "--max-failures", "1", "--no-shrink")

@@ -10,6 +10,7 @@ import threading
 
 import aiohttp
 import pytest
+from patience import PATIENCE
 
 from chatkit_async.emulator import Emulator
 from chatkit_async.emulator._ledger import Changes
@@ -31,7 +32,7 @@ async def test_stopping_closes_a_connection_that_is_only_just_accepted():
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # accepted, and no transport made yet
 
-    client.settimeout(30)
+    client.settimeout(PATIENCE)
     with contextlib.suppress(ConnectionResetError):
         assert client.recv(1) == b""
     client.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 
 
 def run(load, tmp_path, users):
@@ -45,7 +46,7 @@ def test_without_arguments_it_says_which(examples, name):
         [sys.executable, examples / f"{name}.py"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.stderr.startswith(f"usage: python {name}.py USERS")

@@ -9,6 +9,7 @@ from collections import Counter
 
 import psutil
 import pytest
+from patience import PATIENCE
 
 from chatkit_async import AuthenticationError
 
@@ -72,18 +73,17 @@ def workers(process):
     ]
 
 
-@pytest.mark.timeout(180)  # a cluster starts, and starts its workers again
 def test_a_worker_that_dies_costs_no_user_a_session_and_gives_none_that_is_noted_two(
     start, emulator, journals
 ):
     # Nobody answers for one user of the second partition, until its worker has died.
     emulator.fail(delay=float("inf"), user="user_070")
     process = start()
-    emulator.wait_until(lambda: created(emulator)["user_070"] == 1, timeout=80)
+    emulator.wait_until(lambda: created(emulator)["user_070"] == 1)
     noted_before = held(journals)
     for worker in workers(process):
         worker.kill()
-    shown, said = process.communicate(timeout=80)
+    shown, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     assert shown == f"{{'created': {len(USERS)}}}\n"
     assert held(journals) == Counter(USERS)

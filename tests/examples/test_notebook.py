@@ -5,6 +5,7 @@ from __future__ import annotations
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -12,7 +13,8 @@ def outputs(emulator, examples, monkeypatch):
     """What the notebook's code cells show, each as text."""
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # jupyter_core warns without it
     notebook = nbformat.read(examples / "notebook.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=50, kernel_name="python3").execute()
+    limits = {"timeout": PATIENCE, "startup_timeout": PATIENCE, "iopub_timeout": PATIENCE}
+    NotebookClient(notebook, kernel_name="python3", **limits).execute()
     return [
         "".join(output.get("text") or output["data"]["text/plain"] for output in cell.outputs)
         for cell in notebook.cells

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def run(emulator, examples):
             [sys.executable, examples / "script.py", *arguments],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 

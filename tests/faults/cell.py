@@ -18,6 +18,7 @@ import attrs
 import trustme
 from faults.behaviour import ATTEMPT_TIMEOUT, CONNECT_TIMEOUT
 from faults.table import NEVER
+from patience import PATIENCE
 from servers import http, serve
 
 from chatkit_async import AsyncChatKit, ChatKit
@@ -28,9 +29,6 @@ KEY = 'sk-proj-+/7"Zk\\%pQ2wX9mVb4nR8tLc6yHd'
 
 MAX_RETRIES = 2
 EVERY_ATTEMPT = 99
-PATIENCE = 10.0
-"""Seconds that a test waits for its server at most."""
-
 NOWHERE = "nowhere.invalid"
 
 getaddrinfo = socket.getaddrinfo

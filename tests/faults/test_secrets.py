@@ -13,6 +13,7 @@ from faults.behaviour import CHUNKED, closing, reply, session, silent, status
 from faults.cell import EVERY_ATTEMPT, KEY, METHODS, asynchronous, blocking
 from faults.hunter import Hunter, Log, rendered
 from faults.table import NEVER, TABLE, Fault
+from patience import PATIENCE
 from servers import BODY, SESSION, http
 
 from chatkit_async import (
@@ -352,7 +353,7 @@ def test_a_client_that_was_not_closed_warns_without_its_key(meeting):
         thread = client._loop_thread._thread
         del client
         gc.collect()
-        thread.join(30)
+        thread.join(PATIENCE)
 
     # The collection may find others' garbage, too: this client's warning names its server.
     mine = [warning for warning in warned if server in str(warning.message)]

@@ -15,14 +15,12 @@ import pytest
 from click.testing import CliRunner
 from faults.cell import KEY
 from faults.hunter import Hunter, Log
+from patience import PATIENCE
 from servers import BODY, SESSION
 
 from chatkit_async import AsyncChatKit, ChatKit, ChatKitError
 from chatkit_async.cli import commands
 from chatkit_async.emulator import Emulator
-
-PATIENCE = 20.0
-"""Seconds that a test waits for a process at most."""
 
 CREATE = ("create", "--user", "user_123", "--workflow", "wf_123")
 PLAIN_KEY = "sk-proj-Rt5Yh8Kj2Lm6Nb3Vc9Xz4Qw7Er1"  # one that a URL can hold as it is
