@@ -10,6 +10,7 @@ import anyio
 import cancelling
 import pytest
 import virtual
+from patience import PATIENCE
 
 from chatkit_async._cancellation import run_to_end
 
@@ -132,7 +133,7 @@ def test_run_to_end_needs_no_anyio():
         "asyncio.run(run_to_end(asyncio.sleep(0)))\n"
         "sys.exit('anyio' in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
 
 
 # Clients and emulators

@@ -883,20 +883,26 @@ def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script
     emulator.fail(status=429, headers={"retry-after-ms": "500"})
     program = script(
         """
-        import time
+        import attrs, time
+
+        stopped = [time.monotonic()]  # so that the gate stays closed until the child is there
+        now = lambda: stopped[0] if stopped else time.monotonic()
 
         pushed_back = threading.Event()
         client = ChatKit(**settings, on_attempt=lambda _: pushed_back.set())
+        attempts = client._client._attempts
+        attempts.seam = attrs.evolve(attempts.seam, now=now)
         calls = [threading.Thread(target=client.sessions.create, kwargs=WANTED) for _ in range(2)]
         calls[0].start()
         pushed_back.wait()
         calls[1].start()
-        while not client._client._attempts.gate._waiting:
+        while not attempts.gate._waiting:
             time.sleep(0.001)
         child = os.fork()
+        stopped.clear()
         if child == 0:
             with client:
-                say(client.sessions.create(**WANTED, timeout=30).status)
+                say(client.sessions.create(**WANTED).status)
             sys.exit(7)
         say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         for call in calls:

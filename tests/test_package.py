@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -206,3 +207,20 @@ def test_the_package_says_that_it_is_typed():
 
 def test_the_version_is_the_one_installed():
     assert chatkit_async.__version__ in chatkit_async._attempts.USER_AGENT
+
+
+OWN_SECONDS = re.compile(
+    r"\.(?:wait|join|acquire|result|communicate|settimeout)\((?:timeout=)?[1-9][\d.]*\)"
+    r"|mark\.timeout"
+    r"|(?:subprocess\.\w+|\bwait_until|\bBarrier|Connection)\([^)]*\btimeout=[1-9]"
+)
+"""A wait for a number of seconds of its own, where no time is virtual."""
+
+
+def test_every_wait_of_a_test_takes_patience():
+    assert OWN_SECONDS.search("thread." + "join(30)")
+    assert not OWN_SECONDS.search("thread.join(PATIENCE)")
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        if "bench" not in path.parts and path.name != "mutants.py":
+            found = OWN_SECONDS.search(path.read_text(encoding="utf-8"))
+            assert found is None, f"{path.name}: {found[0]}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from patience import PATIENCE
 
 from chatkit_async import AsyncChatKit, RetryPolicy
 
@@ -31,7 +32,11 @@ def test_tool_sees_every_attempt(tool, emulator):
         emulator.fail(status=503, user=call)
 
     done = subprocess.run(
-        [sys.executable, PROGRAM, tool], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, PROGRAM, tool],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
     assert (done.returncode, done.stderr) == (0, "")
