@@ -41,6 +41,9 @@ class RateGate:
     MAX_WAIT = 60.0
     """Seconds for which one reply closes the gate at most. Then a single attempt probes."""
 
+    MIN_WAIT = 0.001
+    """Seconds for which a push-back closes the gate at least: clocks may not resolve less."""
+
     RATE_GROWTH = 0.02
     """Attempts per second by which each acceptance raises the rate."""
 
@@ -99,7 +102,7 @@ class RateGate:
             slot = max(self._next_slot, self._closed_until)
             if now < slot:
                 self._waited = slot
-                return max(slot - now, 0.001)  # clocks may not resolve less
+                return max(slot - now, self.MIN_WAIT)
             if now - self._waited > self.QUIET:
                 self._set_free()
                 return 0.0
@@ -138,7 +141,7 @@ class RateGate:
     def push_back(self, now: float, sent: float, wait: float) -> None:
         """Record a push-back, and the seconds that it asks to wait, jitter included."""
         with self._lock:
-            wait = min(wait, self.MAX_WAIT)
+            wait = min(max(wait, self.MIN_WAIT), self.MAX_WAIT)
             self._closed_until = max(self._closed_until, now + wait)
             if sent <= self._pushed_back:
                 return  # the rate was already lowered for this burst

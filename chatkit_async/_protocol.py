@@ -371,8 +371,15 @@ def _origin(location: str) -> str:
     return f"{parts.scheme or 'https'}://{host}{port}"
 
 
+SHORTEST_WAIT = 0.001
+"""Seconds of a wait that a server can ask for, at least."""
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds the server asks to wait; zero, negative or junk counts as not asked.
+    """Return the seconds that the server asks to wait, or None.
+
+    Zero, negative, less than a millisecond or junk counts as not asked: a client that obeyed would
+    send thousands of requests per second to a server that refuses them.
 
     From `retry-after-ms`, else from `Retry-After`: seconds, or a date, which counts from the
     reply's own `Date` so that this machine's clock does not matter.
@@ -382,13 +389,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             wait = float(headers.get(name, "")) * unit
         except ValueError:
             continue
-        if isfinite(wait) and wait > 0:
+        if isfinite(wait) and wait >= SHORTEST_WAIT:
             return wait
     until, now = http_date(headers.get("retry-after")), http_date(headers.get("date"))
     if until is None:
         return None
     wait = (until - (now or datetime.now(UTC))).total_seconds()
-    return wait if wait > 0 else None
+    return wait if wait >= SHORTEST_WAIT else None
 
 
 def http_date(text: str | None) -> datetime | None:

@@ -16,6 +16,7 @@ from math import inf
 from types import MappingProxyType
 
 import aiohttp
+import attrs
 import cancelling
 import pytest
 import virtual
@@ -40,6 +41,7 @@ from chatkit_async import (
     ParameterError,
     PermissionDeniedError,
     RateLimitError,
+    RetryPolicy,
     SessionCreateParams,
 )
 from chatkit_async._attempts import Attempts, Seam
@@ -678,6 +680,40 @@ async def test_a_run_that_stands_still_stops_after_max_wait(emulator, max_wait):
     # Each was sent once at least, and refused: that is certain.
     assert kinds(outcomes) == {"rejected": len(outcomes)}
     assert {type(outcome.error) for outcome in outcomes} == {RateLimitError}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "most"), [("0.001", 10), ("0.999", 10), ("1", 270), ("20", 30), ("500", 10)]
+)
+@on_virtual_time()
+async def test_a_short_wait_does_not_outlast_max_wait(emulator, milliseconds, most):
+    emulator.fail(status=429, headers={"retry-after-ms": milliseconds}, times=1000)
+    async with virtual.client(emulator) as client:
+        run = client.sessions.create_many(
+            users(1000), defaults=DEFAULTS, concurrency=8, max_wait=0.25
+        )
+        await run.results()
+
+    assert isinstance(run.summary.stopped_by, RateLimitError)
+    assert run.summary.elapsed <= 0.25
+    assert len(emulator.requests) <= most
+
+
+@pytest.mark.parametrize("backoff", [1e-9, 1e-5, 1e-3])
+@on_virtual_time()
+async def test_a_short_backoff_does_not_outlast_max_wait(emulator, backoff):
+    emulator.fail(status=429, times=400)
+    policy = RetryPolicy(initial_backoff=backoff, max_backoff=backoff)
+    steps = count()
+    async with virtual.client(emulator, retry_policy=policy) as client:
+        seam = client._attempts.seam
+        # On a busy machine a short wait is over at the next look at the clock.
+        client._attempts.seam = attrs.evolve(seam, now=lambda: seam.now() + next(steps) / 2**9)
+        run = client.sessions.create_many(users(99), defaults=DEFAULTS, max_wait=1.0)
+        await run.results()
+
+    assert isinstance(run.summary.stopped_by, RateLimitError)
+    assert len(emulator.requests) < 400
 
 
 @on_virtual_time()

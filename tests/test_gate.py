@@ -203,6 +203,16 @@ def test_no_pace_is_slower_than_a_probe_a_minute(heard, now, wait):
     assert gate.admit(second, opens) <= RateGate.MAX_WAIT + A_LITTLE
 
 
+@pytest.mark.parametrize("wait", [0.0, 1e-9, 1e-6, 0.0009])
+def test_a_push_back_closes_the_gate_for_a_millisecond_at_least(wait):
+    gate = RateGate()
+
+    gate.push_back(now=100, sent=99, wait=wait)
+
+    assert gate.opens_in(100) == pytest.approx(0.001)
+    assert gate._rate <= 1000
+
+
 @pytest.mark.parametrize("wait", [1, 59, 60, 61, 3600, 1e9])
 def test_one_reply_closes_the_gate_for_a_minute_at_most(wait):
     gate = RateGate()
