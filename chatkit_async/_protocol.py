@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from inspect import currentframe
 from math import isfinite
-from typing import Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 from unicodedata import category
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -24,6 +25,9 @@ from chatkit_async.errors import (
 from chatkit_async.models import ChatSession, SessionCreateParams
 from chatkit_async.options import RequestOptions, request_problems
 from chatkit_async.secret import MASK, Secret, clean_text, mask_json, mask_text, printable
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 T = TypeVar("T", bound=ChatSession)
 Flaw: TypeAlias = Literal["truncated", "too_large", "encoding"]
@@ -99,15 +103,13 @@ def create_session(
         problems = [*error.problems, *problems]
     if problems:
         raise ParameterError(problems)
-    checked = cast("SessionCreateParams", params)
-    _warn_of_latest(checked)
     return Call(
         method="POST",
         route=CREATE_ROUTE,
         path=CREATE_ROUTE + _query(options),
         result=ChatSession,
         headers=_headers(options),
-        body=_codec.encode(checked, options.get("extra_body") or {}),
+        body=_codec.encode(cast("SessionCreateParams", params), options.get("extra_body") or {}),
     )
 
 
@@ -174,14 +176,62 @@ def _headers(options: RequestOptions) -> dict[str, Secret]:
     return {name: Secret(value) for name, value in (options.get("extra_headers") or {}).items()}
 
 
-def _warn_of_latest(params: SessionCreateParams) -> None:
-    workflow = params.workflow
-    if getattr(workflow, "version", None) == "latest":
-        warnings.warn(
-            "workflow.version='latest' is accepted by the API and then fails in the browser: "
-            "leave the version out to run the latest one",
-            stacklevel=4,
-        )
+@attrs.frozen
+class CodeLine:
+    """A line of code, for a warning to point at."""
+
+    filename: str
+    number: int
+    module_globals: dict[str, Any] = attrs.field(repr=False)
+
+
+def calling_line() -> CodeLine | None:
+    """Return the line that called into the package, or None if the package called itself.
+
+    A blocking client and an endpoint call the methods elsewhere than where they were called
+    themselves, and have warned there.
+    """
+    inner, frame = "", cast("FrameType", currentframe())
+    while frame.f_back is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if inner in _METHODS and name in _CALLS_METHODS:
+            return None
+        if name.startswith("chatkit_async."):
+            inner = name
+        elif not name.startswith(("asyncio.", "contextlib")):
+            break
+        frame = frame.f_back
+    return CodeLine(frame.f_code.co_filename, frame.f_lineno, frame.f_globals)
+
+
+_METHODS = {"chatkit_async.sessions", "chatkit_async.sync"}
+_CALLS_METHODS = {"chatkit_async._loop_thread", "chatkit_async.web"}
+
+
+def has_latest_version(workflow: object) -> bool:
+    """Return whether a workflow, as a caller gave it, has the version that fails in the browser."""
+    if isinstance(workflow, Mapping):
+        return cast("Mapping[object, object]", workflow).get("version") == "latest"
+    return getattr(workflow, "version", None) == "latest"
+
+
+def warn_of_latest(workflow: object) -> None:
+    """Warn about a workflow's version that fails in the browser."""
+    if has_latest_version(workflow) and (line := calling_line()) is not None:
+        warn_of_latest_at(line)
+
+
+def warn_of_latest_at(line: CodeLine) -> None:
+    """Warn that a version fails in the browser, and point at a line."""
+    warnings.warn_explicit(
+        "workflow.version='latest' is accepted by the API but fails in the browser. "
+        "Leave the version out to run the latest one.",
+        UserWarning,
+        line.filename,
+        line.number,
+        line.module_globals.get("__name__"),
+        line.module_globals.setdefault("__warningregistry__", {}),
+    )
 
 
 # Replies ------------------------------------------------------------------------------------------

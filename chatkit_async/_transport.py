@@ -24,7 +24,7 @@ from yarl import URL
 from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, is_no_connection
 from chatkit_async._protocol import Flaw, Reply
-from chatkit_async.errors import APIError, APIStatusError, ClientClosedError
+from chatkit_async.errors import APIError, APIStatusError, ClientClosedError, Problem
 from chatkit_async.models import ChatSession
 from chatkit_async.secret import Secret
 
@@ -388,9 +388,25 @@ class Timers:
         self._alarm = None if end == inf else self._loop.call_at(end, self._ring, end)
 
 
-def _loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop:
+def not_picklable(cls: type[object]) -> TypeError:
+    """Return the error for pickling an object of this class, which holds connections."""
+    return TypeError(
+        f"{cls.__name__} holds connections and cannot be pickled: make one per process"
+    )
+
+
+def session_problems(session: object) -> list[Problem]:
+    """Return the reasons why requests cannot be sent through a borrowed session."""
+    # A mock of a session has no loop.
+    if isinstance(session, aiohttp.ClientSession) and _loop_of(session) is not None:
+        return []
+    wrong = f"should be an aiohttp.ClientSession, is of type {type(session).__name__}"
+    return [("http_session", wrong)]
+
+
+def _loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop | None:
     """The loop that a session was made in; its own property for it is deprecated."""
-    return cast("asyncio.AbstractEventLoop", getattr(session, "_loop"))  # noqa: B009 - see above
+    return getattr(session, "_loop", None)
 
 
 async def _until_the_loop_ends(

@@ -14,9 +14,17 @@ from chatkit_async._attempts import Attempts, Limits
 from chatkit_async._codec import create_params
 from chatkit_async._failures import is_no_connection
 from chatkit_async._fanout import Fanout, Feed
-from chatkit_async._protocol import Call, cancel_session, create_session, option_problems
+from chatkit_async._protocol import (
+    Call,
+    calling_line,
+    cancel_session,
+    create_session,
+    has_latest_version,
+    option_problems,
+    warn_of_latest_at,
+)
 from chatkit_async._retry import Verdict, is_out_of_quota, is_push_back
-from chatkit_async._transport import Progress
+from chatkit_async._transport import Progress, not_picklable
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,
@@ -375,6 +383,9 @@ class BulkRun(Generic[RowT]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary}>"
 
+    def __reduce__(self) -> str:
+        raise not_picklable(type(self))
+
     def _in_batches(self) -> "Batches[RowT]":
         return Batches(self._fanout, self._start_once, self._stop_by)
 
@@ -504,9 +515,15 @@ def creation(
     defaults: Mapping[str, object], options: RequestOptions
 ) -> Callable[[CreateRow], Call[ChatSession]]:
     """Make the function that makes a row's call; `defaults` are for what the row does not have."""
+    line = calling_line()
 
     def build(row: CreateRow) -> Call[ChatSession]:
-        return create_session({**defaults, **_own_fields(row)}, options)
+        nonlocal line
+        params = {**defaults, **_own_fields(row)}
+        if line is not None and has_latest_version(params.get("workflow")):
+            warn_of_latest_at(line)
+            line = None  # once is enough
+        return create_session(params, options)
 
     return build
 

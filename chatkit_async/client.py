@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Generic, Self, TypeVar, Unpack
+from typing import Generic, Self, TypeVar, Unpack, cast
 from weakref import WeakSet
 
 import aiohttp
@@ -15,7 +15,7 @@ import attrs
 from chatkit_async._attempts import Attempts
 from chatkit_async._gate import RateGate
 from chatkit_async._protocol import Call
-from chatkit_async._transport import Transport
+from chatkit_async._transport import Transport, not_picklable, session_problems
 from chatkit_async.models import ChatSession
 from chatkit_async.options import (
     ATTEMPT_TIMEOUT,
@@ -45,7 +45,7 @@ RATE_LIMITED_TOGETHER = frozenset({"api_key", "organization", "project", "base_u
 
 @attrs.frozen
 class BetaChatKit(Generic[S_co]):
-    """`client.beta.chatkit`: where the OpenAI SDKs have `sessions`."""
+    """`client.chatkit` and `client.beta.chatkit`, where the OpenAI SDKs have `sessions`."""
 
     sessions: S_co
 
@@ -91,6 +91,11 @@ class AsyncChatKit:
         ConfigurationError: with every problem of the settings. A key is never echoed.
     """
 
+    # `mock.create_autospec` looks for attributes on the class alone: there, its spec is a class too.
+    sessions: AsyncSessions = cast("AsyncSessions", AsyncSessions)
+    chatkit: BetaChatKit[AsyncSessions] = BetaChatKit(sessions)
+    beta: Beta[AsyncSessions] = Beta(chatkit)
+
     # Of a client that could not be made.
     _owns_transport = False
     _base_url = ""
@@ -133,7 +138,11 @@ class AsyncChatKit:
         }
         given = hidden(given)  # before anything can raise: see there
         del api_key, base_url, default_headers, organization, project, proxy
-        settings = Settings.resolve(given, max_connections=max_connections)
+        settings = Settings.resolve(
+            given,
+            max_connections=max_connections,
+            problems=[] if http_session is None else session_problems(http_session),
+        )
         transport = Transport(max_connections=max_connections, http_session=http_session)
         self._set_up(given, Attempts(settings, transport))
         self._owns_transport = True
@@ -150,13 +159,10 @@ class AsyncChatKit:
         }
         self._attempts = attempts
         self._base_url = attempts.base_url
-        self.sessions: AsyncSessions = AsyncSessions(self._call, self._call_raw, attempts)
+        self.sessions = AsyncSessions(self._call, self._call_raw, attempts)
+        self.chatkit = BetaChatKit(self.sessions)
+        self.beta = Beta(self.chatkit)
         _parts.update((attempts.transport, attempts.gate))
-
-    @property
-    def beta(self) -> Beta[AsyncSessions]:
-        """The path of the OpenAI SDKs: `client.beta.chatkit.sessions` is `client.sessions`."""
-        return Beta(BetaChatKit(self.sessions))
 
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
         """Return a client with other settings, on the same connections.
@@ -207,9 +213,7 @@ class AsyncChatKit:
         return f"{type(self).__name__}(base_url={self._base_url!r})"
 
     def __reduce__(self) -> str:
-        raise TypeError(
-            f"{type(self).__name__} holds connections and cannot be pickled: make one per process"
-        )
+        raise not_picklable(type(self))
 
     # Calls
 

@@ -426,17 +426,24 @@ class Settings:
     on_attempt: Callable[[Attempt], object] | None
 
     @classmethod
-    def resolve(cls, given: ClientOptions, *, max_connections: int = MAX_CONNECTIONS) -> "Settings":
+    def resolve(
+        cls,
+        given: ClientOptions,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        problems: Iterable[Problem] = (),
+    ) -> "Settings":
         """Check what was given, and fill in the environment.
 
         Args:
             given: What can differ between clients that share connections.
             max_connections: What cannot; it is only checked.
+            problems: Problems of other settings, to raise along with those found here.
 
         Raises:
             ConfigurationError: with every problem there is.
         """
-        found = _Checks()
+        found = _Checks(problems)
         timeout = given.get("timeout", TIMEOUT)
         attempt_timeout = given.get("attempt_timeout", ATTEMPT_TIMEOUT)
         connect_timeout = given.get("connect_timeout", CONNECT_TIMEOUT)

@@ -3,21 +3,23 @@
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    Awaitable,
     Callable,
     Coroutine,
     Iterable,
     Mapping,
 )
 from contextlib import asynccontextmanager
-from functools import cached_property
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import attrs
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from chatkit_async._attempts import Attempts
 from chatkit_async._cancellation import run_to_end
-from chatkit_async._protocol import Call, cancel_session, create_session
+from chatkit_async._protocol import Call, cancel_session, create_session, warn_of_latest
 from chatkit_async.bulk import (
     CONCURRENCY,
     MAX_WAIT,
@@ -43,6 +45,7 @@ __all__ = ["APIResponse", "AsyncSessions", "AsyncSessionsWithRawResponse"]
 
 P = ParamSpec("P")
 T = TypeVar("T", bound=ChatSession)
+F = TypeVar("F", bound=Callable[..., object])
 
 CANCEL_ON_EXIT = 10.0
 """Seconds that leaving `open()` waits at most for the session to be cancelled."""
@@ -98,17 +101,57 @@ class RawCaller(Protocol):
     async def __call__(self, call: Call[T], options: RequestOptions, /) -> APIResponse[T]: ...
 
 
+_KEYWORDS_ONLY = (
+    "create() takes keyword arguments only. Write create(user=..., workflow=...), "
+    "or create(**params) if params is a mapping."
+)
+
+
+def keywords_only(create: F) -> F:
+    """Refuse a positional mapping, as SDKs of other languages take it, and show the right call.
+
+    The arguments may hold credentials, which must not be among the locals of a traceback's frames:
+    `given` hands them over.
+    """
+
+    @wraps(create)
+    def blocking(self: object, *args: object, **kwargs: object) -> object:
+        if args:
+            del kwargs
+            raise TypeError(_KEYWORDS_ONLY)
+        given = [kwargs]
+        del kwargs
+        return create(self, **given.pop())
+
+    @wraps(create)
+    async def asynchronous(self: object, *args: object, **kwargs: object) -> object:
+        if args:
+            del kwargs
+            raise TypeError(_KEYWORDS_ONLY)
+        given = [kwargs]
+        del kwargs
+        return await cast("Awaitable[object]", create(self, **given.pop()))
+
+    return cast("F", asynchronous if iscoroutinefunction(create) else blocking)
+
+
 class AsyncSessions:
     """Creates and cancels ChatKit sessions: `client.sessions`.
+
+    Attributes:
+        with_raw_response: The same methods, returning the reply as it came: see `APIResponse`.
 
     API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
     """
 
+    with_raw_response: "AsyncSessionsWithRawResponse"
+
     def __init__(self, call: Caller, call_raw: RawCaller, attempts: Attempts) -> None:
         self._call = call
-        self._call_raw = call_raw
         self._attempts = attempts
+        self.with_raw_response = AsyncSessionsWithRawResponse(call_raw)
 
+    @keywords_only
     async def create(
         self,
         *,
@@ -145,6 +188,7 @@ class AsyncSessions:
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
         options = hidden(options)  # before anything can raise: see there
+        warn_of_latest(workflow)
         given = {
             "user": user,
             "workflow": workflow,
@@ -343,10 +387,13 @@ class AsyncSessions:
             max_wait=max_wait,
         )
 
-    @cached_property
-    def with_raw_response(self) -> "AsyncSessionsWithRawResponse":
-        """The same methods, returning the reply as it came: see `APIResponse`."""
-        return AsyncSessionsWithRawResponse(self._call_raw, self._attempts)
+
+def _raw(
+    method: Callable[Concatenate[AsyncSessions, P], Coroutine[Any, Any, T]],
+) -> "Callable[Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, APIResponse[T]]]":
+    """Give a method over a raw call its true type: its own parameters, and the raw reply."""
+    raw: Any = method
+    return raw  # type: ignore[no-any-return]
 
 
 class AsyncSessionsWithRawResponse:
@@ -359,15 +406,13 @@ class AsyncSessionsWithRawResponse:
         cancel: As `AsyncSessions.cancel`.
     """
 
-    def __init__(self, call_raw: RawCaller, attempts: Attempts) -> None:
-        # The methods return what their call returns: over a raw call, that is the raw reply.
-        sessions = AsyncSessions(cast("Caller", call_raw), call_raw, attempts)
-        self.create: Final = _raw(sessions.create)
-        self.cancel: Final = _raw(sessions.cancel)
+    def __init__(self, call_raw: RawCaller) -> None:
+        # The methods return what this returns.
+        self._call = call_raw
+
+    create = _raw(AsyncSessions.create)
+    cancel = _raw(AsyncSessions.cancel)
 
 
-def _raw(
-    method: Callable[P, Coroutine[Any, Any, T]],
-) -> Callable[P, Coroutine[Any, Any, APIResponse[T]]]:
-    """Give a method over a raw call its true type: its own parameters, and the raw reply."""
-    return cast("Callable[P, Coroutine[Any, Any, APIResponse[T]]]", method)
+# `mock.create_autospec` looks for attributes on the class alone: there, its spec is a class too.
+AsyncSessions.with_raw_response = cast("AsyncSessionsWithRawResponse", AsyncSessionsWithRawResponse)

@@ -5,13 +5,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from functools import cached_property, wraps
+from functools import wraps
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
 from chatkit_async._loop_thread import LoopThread
-from chatkit_async._transport import Transport
+from chatkit_async._protocol import warn_of_latest
+from chatkit_async._transport import Transport, not_picklable
 from chatkit_async.bulk import (
     CONCURRENCY,
     MAX_WAIT,
@@ -45,7 +46,7 @@ from chatkit_async.options import (
     RetryPolicy,
     hidden,
 )
-from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse
+from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse, keywords_only
 
 __all__ = ["BlockingBulkRun", "ChatKit", "Sessions", "SessionsWithRawResponse"]
 
@@ -90,6 +91,11 @@ class ChatKit:
     Raises:
         ConfigurationError: with every problem of the settings. A key is never echoed.
     """
+
+    # See `AsyncChatKit`.
+    sessions: "Sessions"
+    chatkit: BetaChatKit["Sessions"]
+    beta: Beta["Sessions"]
 
     _base_url = ""  # of a client that could not be made
 
@@ -143,12 +149,9 @@ class ChatKit:
         self._base_url = client.base_url
         self._loop_thread = loop_thread
         self._owns_loop_thread = owns_loop_thread
-        self.sessions: Sessions = Sessions(client.sessions, loop_thread)
-
-    @property
-    def beta(self) -> Beta["Sessions"]:
-        """The path of the OpenAI SDKs: `client.beta.chatkit.sessions` is `client.sessions`."""
-        return Beta(BetaChatKit(self.sessions))
+        self.sessions = Sessions(client.sessions, loop_thread)
+        self.chatkit = BetaChatKit(self.sessions)
+        self.beta = Beta(self.chatkit)
 
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
         """Return a client with other settings, on the same connections.
@@ -189,21 +192,26 @@ class ChatKit:
         return f"{type(self).__name__}(base_url={self._base_url!r})"
 
     def __reduce__(self) -> str:
-        raise TypeError(
-            f"{type(self).__name__} holds connections and cannot be pickled: make one per process"
-        )
+        raise not_picklable(type(self))
 
 
 class Sessions:
     """Creates and cancels ChatKit sessions: `client.sessions`.
 
+    Attributes:
+        with_raw_response: The same methods, returning the reply as it came: see `APIResponse`.
+
     API documentation: https://platform.openai.com/docs/api-reference/chatkit/sessions
     """
+
+    with_raw_response: "SessionsWithRawResponse"
 
     def __init__(self, sessions: AsyncSessions, loop_thread: LoopThread) -> None:
         self._sessions = sessions
         self._loop_thread = loop_thread
+        self.with_raw_response = SessionsWithRawResponse(sessions.with_raw_response, loop_thread)
 
+    @keywords_only
     def create(
         self,
         *,
@@ -240,6 +248,7 @@ class Sessions:
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
         options = hidden(options)  # before anything can raise: see there
+        warn_of_latest(workflow)
         return self._loop_thread.run(
             self._sessions.create,
             user=user,
@@ -302,6 +311,7 @@ class Sessions:
             ChatKitError: what `create` and `cancel` raise.
         """
         options = hidden(options)  # before anything can raise: see there
+        warn_of_latest(workflow)
         return self._loop_thread.enter(
             self._sessions.open(
                 user=user,
@@ -398,11 +408,6 @@ class Sessions:
             **options,
         )
         return BlockingBulkRun(run, session_ids, self._loop_thread)
-
-    @cached_property
-    def with_raw_response(self) -> "SessionsWithRawResponse":
-        """The same methods, returning the reply as it came: see `APIResponse`."""
-        return SessionsWithRawResponse(self._sessions.with_raw_response, self._loop_thread)
 
 
 class BlockingBulkRun(Generic[RowT]):
@@ -503,6 +508,9 @@ class BlockingBulkRun(Generic[RowT]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._run.summary}>"
 
+    def __reduce__(self) -> str:
+        raise not_picklable(type(self))
+
     def _go_on(self) -> None:
         """Read rows, if any are wanted, and wait for outcomes, or for more to be wanted."""
         self._read_rows()
@@ -582,6 +590,23 @@ class BlockingBulkRun(Generic[RowT]):
         return self._run.summary
 
 
+def _blocking(
+    method: Callable[Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, T]],
+) -> "Callable[Concatenate[SessionsWithRawResponse, P], T]":
+    """Give a method that is a coroutine function its blocking form: its own parameters."""
+
+    @wraps(method)
+    def blocking(self: "SessionsWithRawResponse", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        warn_of_latest(kwargs.get("workflow"))
+        try:
+            run = self._loop_thread.run  # pyright: ignore[reportPrivateUsage]
+            return run(method, self._sessions, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]
+        finally:
+            del kwargs  # headers may be credentials, and what is raised holds this frame
+
+    return blocking
+
+
 class SessionsWithRawResponse:
     """The methods of `Sessions`, each returning an `APIResponse`.
 
@@ -593,23 +618,18 @@ class SessionsWithRawResponse:
     """
 
     def __init__(self, sessions: AsyncSessionsWithRawResponse, loop_thread: LoopThread) -> None:
-        self.create: Final = _blocking(sessions.create, loop_thread)
-        self.cancel: Final = _blocking(sessions.cancel, loop_thread)
+        self._sessions = sessions
+        self._loop_thread = loop_thread
+
+    create = _blocking(AsyncSessionsWithRawResponse.create)
+    cancel = _blocking(AsyncSessionsWithRawResponse.cancel)
 
 
-def _blocking(
-    method: Callable[P, Coroutine[Any, Any, T]], loop_thread: LoopThread
-) -> Callable[P, T]:
-    """Give a method that is a coroutine function its blocking form: its own parameters."""
-
-    @wraps(method)
-    def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return loop_thread.run(method, *args, **kwargs)
-        finally:
-            del kwargs  # headers may be credentials, and what is raised holds this frame
-
-    return blocking
+# The specs of `mock.create_autospec`: see `AsyncChatKit`.
+Sessions.with_raw_response = cast("SessionsWithRawResponse", SessionsWithRawResponse)
+ChatKit.sessions = cast("Sessions", Sessions)
+ChatKit.chatkit = BetaChatKit(ChatKit.sessions)
+ChatKit.beta = Beta(ChatKit.chatkit)
 
 
 class _Client(AsyncChatKit):
@@ -623,3 +643,6 @@ class _Client(AsyncChatKit):
         """Give the connections away: whoever has them closes them, and warns."""
         self._owns_transport = False
         return self._attempts.transport
+
+    def __reduce__(self) -> str:
+        raise not_picklable(ChatKit)  # the one that users know

@@ -530,6 +530,7 @@ class _EndpointCore:
             raise ConfigurationError(problems)
         # What cannot be right is told when the application starts, not when the first user comes.
         _protocol.create_session({"user": "user", **given}, options)
+        _protocol.warn_of_latest(given.get("workflow"))
         self.now = _now
         self.after_fork()
         _cores.add(self)
@@ -559,6 +560,7 @@ class _EndpointCore:
             return _refusal(INVALID_REQUEST)
         own = {name: value for name, value in given.items() if value is not None}
         params = _codec.create_params({"user": user, **self._given, **own})
+        _protocol.warn_of_latest(own.get("workflow"))
         key = sha256(_codec.encode(params, {})).digest()
         return _Request(key=key, params=params, current=current)
 

@@ -19,7 +19,9 @@ import threading
 import traceback
 import warnings
 import weakref
+from operator import attrgetter
 from pathlib import Path
+from unittest import mock
 from urllib.parse import quote
 
 import aiohappyeyeballs
@@ -40,6 +42,7 @@ from chatkit_async import (
     APITimeoutError,
     AsyncChatKit,
     AuthenticationError,
+    ChatKit,
     ClientClosedError,
     ConfigurationError,
     InternalServerError,
@@ -49,6 +52,7 @@ from chatkit_async import (
 )
 from chatkit_async.emulator import Clock, Emulator
 from chatkit_async.secret import MASK
+from chatkit_async.web import BlockingClientSecretEndpoint, ClientSecretEndpoint
 
 KEY = "sk-" + "0123456789abcdef" * 2
 WANTED = {"user": "user_123", "workflow": "wf_123"}
@@ -315,6 +319,7 @@ async def test_a_raw_response_is_the_reply_as_it_came(client, emulator, pace):
 def test_the_path_of_the_openai_sdks_leads_to_the_same_sessions():
     client = AsyncChatKit(api_key=KEY)
 
+    assert client.chatkit.sessions is client.sessions
     assert client.beta.chatkit.sessions is client.sessions
 
 
@@ -1193,6 +1198,72 @@ def test_a_client_refuses_to_be_copied_or_pickled():
     for copying in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="cannot be pickled: make one per process"):
             copying(client)
+
+
+USERS_OF_A_CLIENT = {
+    "sessions": lambda client: client.sessions,
+    "method": lambda client: client.sessions.create,
+    "raw": lambda client: client.sessions.with_raw_response,
+    "beta": lambda client: client.beta,
+    "run": lambda client: client.sessions.create_many([]),
+    "other options": lambda client: client.with_options(timeout=5),
+    "endpoint": lambda client: (
+        ClientSecretEndpoint(client, workflow="w")
+        if isinstance(client, AsyncChatKit)
+        else BlockingClientSecretEndpoint(client, workflow="w")
+    ),
+}
+
+
+@pytest.mark.parametrize("cls", [AsyncChatKit, ChatKit])
+@pytest.mark.parametrize("user", USERS_OF_A_CLIENT.values(), ids=USERS_OF_A_CLIENT)
+def test_pickling_errors_name_the_public_client(cls, user):
+    used = user(cls(api_key=KEY))
+
+    with pytest.raises(TypeError, match=rf"^({cls.__name__}|{type(used).__name__}) holds"):
+        pickle.dumps(used)
+
+
+RESOURCE_PATHS = [
+    "sessions.create",
+    "sessions.cancel",
+    "sessions.open",
+    "sessions.create_many",
+    "sessions.cancel_many",
+    "sessions.with_raw_response.create",
+    "sessions.with_raw_response.cancel",
+    "chatkit.sessions.create",
+    "beta.chatkit.sessions.create",
+]
+
+
+@pytest.mark.parametrize("cls", [AsyncChatKit, ChatKit])
+@pytest.mark.parametrize("path", RESOURCE_PATHS)
+def test_an_autospec_has_the_resources(cls, path):
+    of_class, of_client = (
+        attrgetter(path)(mock.create_autospec(spec, **settings))
+        for spec, settings in ((cls, {"instance": True}), (cls(api_key=KEY), {}))
+    )
+
+    for fake in (of_class, of_client):
+        with pytest.raises(TypeError):
+            fake(nonsense=1)
+    if path.endswith((".create", ".cancel")):
+        assert isinstance(of_class, mock.AsyncMock) is (cls is AsyncChatKit)
+
+
+@pytest.mark.parametrize(
+    "http_session",
+    [5, object(), mock.AsyncMock(spec=aiohttp.ClientSession), aiohttp.ClientSession],
+    ids=["int", "object", "mock", "class"],
+)
+def test_an_http_session_must_be_one(http_session):
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncChatKit(api_key=KEY, timeout=-1, http_session=http_session)
+
+    found = dict(caught.value.problems)
+    assert found.keys() == {"timeout", "http_session"}
+    assert found["http_session"].startswith("should be an aiohttp.ClientSession, is of type ")
 
 
 # Development mode logs each step of a task that took 0.1 s, which on a busy machine any may.

@@ -29,7 +29,7 @@ from chatkit_async.errors import (
     ParameterError,
     RateLimitError,
 )
-from chatkit_async.models import ChatSession
+from chatkit_async.models import ChatSession, ChatSessionWorkflowParam
 from chatkit_async.secret import MASK, Secret
 
 KEY = Secret("sk-proj-0123456789abcdefghij")
@@ -107,20 +107,29 @@ def test_an_extra_body_that_is_no_mapping_is_one_problem():
     assert [path for path, _ in caught.value.problems] == ["extra_body"]
 
 
-def test_version_latest_is_sent_with_a_warning_that_says_why():
+@pytest.mark.parametrize(
+    "workflow",
+    [
+        {"id": "wf", "version": "latest"},
+        ChatSessionWorkflowParam(id="wf", version="latest"),
+    ],
+)
+def test_latest_version_is_warned_of(workflow):
     with pytest.warns(UserWarning, match="latest") as caught:
-        call = _protocol.create_session(
-            {"user": "u", "workflow": {"id": "wf", "version": "latest"}}, {}
-        )
-    assert b'"version":"latest"' in call.body
+        _protocol.warn_of_latest(workflow)
+
     assert str(caught[0].message) == (
-        "workflow.version='latest' is accepted by the API and then fails in the browser: "
-        "leave the version out to run the latest one"
+        "workflow.version='latest' is accepted by the API but fails in the browser. "
+        "Leave the version out to run the latest one."
     )
 
 
-def test_another_version_is_sent_without():
-    _protocol.create_session({"user": "u", "workflow": {"id": "wf", "version": "2"}}, {})
+@pytest.mark.parametrize(
+    "workflow",
+    ["latest", {"id": "latest", "version": "2"}, ChatSessionWorkflowParam(id="latest"), None, 5],
+)
+def test_other_versions_are_not_warned_of(workflow):
+    _protocol.warn_of_latest(workflow)
 
 
 # What cancel sends

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
+import traceback
+import warnings
 from datetime import timedelta
+from pathlib import Path
 
 import aiohappyeyeballs
 import async_solipsism
@@ -26,6 +30,7 @@ from chatkit_async import (
     ParameterError,
 )
 from chatkit_async.emulator import Clock, Emulator
+from chatkit_async.web import ClientSecretEndpoint
 
 WANTED = {"user": "user_123", "workflow": "wf_123"}
 NOTE = "the session was not cancelled, and lapses by itself: "
@@ -69,13 +74,6 @@ async def test_a_session_is_created(sessions, emulator):
     assert (session.id, session.client_secret) == (made.id, made.client_secret)
     assert (session.user, session.workflow.id) == ("user_123", "wf_123")
     assert session.status == "active"
-
-
-async def test_the_warning_of_version_latest_is_about_the_callers_line(sessions):
-    with pytest.warns(UserWarning, match="latest") as caught:
-        await sessions.create(user="user_123", workflow={"id": "wf_1", "version": "latest"})
-
-    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -491,3 +489,80 @@ async def test_extras_of_none_are_none_as_in_calls_written_for_the_openai_sdks(e
     await client.sessions.create(**WANTED, extra_headers=None, extra_query=None, extra_body=None)
 
     assert emulator.requests[-1].status == 200
+
+
+# The warning about version "latest"
+
+LATEST = {"id": "wf_1", "version": "latest"}
+
+
+async def _create(client):
+    await client.sessions.create(user="ada", workflow=LATEST)
+
+
+async def _open(client):
+    async with client.sessions.open(user="ada", workflow=LATEST):
+        pass
+
+
+async def _raw(client):
+    await client.chatkit.sessions.with_raw_response.create(user="ada", workflow=LATEST)
+
+
+async def _rows(client):
+    run = client.sessions.create_many([{"user": "ada", "workflow": LATEST}] * 3)
+    await run.results()
+
+
+async def _defaults(client):
+    run = client.sessions.create_many(["ada", "eve"], defaults={"workflow": LATEST})
+    async for _ in run:
+        pass
+
+
+async def _endpoint(client):
+    endpoint = ClientSecretEndpoint(client, workflow=LATEST)
+    await endpoint.handle(user="ada")
+
+
+async def _handle(client):
+    endpoint = ClientSecretEndpoint(client, workflow="wf_1")
+    await endpoint.handle(user="ada", workflow=LATEST)
+
+
+@pytest.mark.parametrize("call", [_create, _open, _raw, _rows, _defaults, _endpoint, _handle])
+async def test_latest_version_warning_is_at_the_callers_line(client, call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await call(client)
+
+    [warning] = caught
+    assert warning.filename == __file__
+    assert "LATEST" in linecache.getline(__file__, warning.lineno)
+
+
+async def test_latest_version_warning_comes_from_tasks_too(client):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await asyncio.create_task(client.sessions.create(user="ada", workflow=LATEST))
+
+    [warning] = caught
+    assert {"asyncio", "chatkit_async"}.isdisjoint(Path(warning.filename).parts)
+
+
+# Positional arguments
+
+
+@pytest.mark.parametrize("raw", [False, True])
+async def test_a_positional_mapping_is_shown_the_right_call(client, emulator, raw):
+    sessions = client.chatkit.sessions
+    with pytest.raises(TypeError, match=r"create\(\*\*params\)") as caught:
+        await (sessions.with_raw_response if raw else sessions).create(
+            {"user": "ada"}, extra_headers={"X-Key": "sk-made-up"}
+        )
+
+    stack = traceback.StackSummary.extract(
+        traceback.walk_tb(caught.tb.tb_next), capture_locals=True
+    )
+    assert not emulator.requests
+    assert "sk-made-up" not in "".join(stack.format())

@@ -8,11 +8,13 @@ import contextvars
 import copy
 import gc
 import inspect
+import linecache
 import pickle
 import subprocess
 import sys
 import threading
 import traceback
+import warnings
 import weakref
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from chatkit_async import (
 )
 from chatkit_async.emulator import Emulator
 from chatkit_async.sync import SessionsWithRawResponse
+from chatkit_async.web import BlockingClientSecretEndpoint
 
 WANTED = {"user": "user_123", "workflow": "wf_123"}
 KEY = "sk-" + "0123456789abcdef" * 2
@@ -100,13 +103,11 @@ def test_both_interfaces_have_the_same_names(here, there):
     [
         (ChatKit, AsyncChatKit, "close"),
         (ChatKit, AsyncChatKit, "with_options"),
-        (ChatKit, AsyncChatKit, "beta"),
         (Sessions, AsyncSessions, "create"),
         (Sessions, AsyncSessions, "cancel"),
         (Sessions, AsyncSessions, "open"),
         (Sessions, AsyncSessions, "create_many"),
         (Sessions, AsyncSessions, "cancel_many"),
-        (Sessions, AsyncSessions, "with_raw_response"),
     ],
 )
 def test_both_interfaces_take_and_say_the_same(here, there, name):
@@ -163,6 +164,7 @@ def test_create_and_cancel(client, emulator):
 
 
 def test_the_path_of_the_openai_sdks_leads_to_the_same_sessions(client):
+    assert client.chatkit.sessions is client.sessions
     assert client.beta.chatkit.sessions is client.sessions
 
 
@@ -336,3 +338,65 @@ def test_headers_of_a_raw_call_that_cannot_be_made_are_not_shown(emulator):
 
     assert lines
     assert not any("sk-7777" in line for line in lines)
+
+
+# The warning about version "latest"
+
+LATEST = {"id": "wf_1", "version": "latest"}
+
+
+def _create(client):
+    client.sessions.create(user="ada", workflow=LATEST)
+
+
+def _open(client):
+    with client.sessions.open(user="ada", workflow=LATEST):
+        pass
+
+
+def _raw(client):
+    client.chatkit.sessions.with_raw_response.create(user="ada", workflow=LATEST)
+
+
+def _rows(client):
+    run = client.sessions.create_many([{"user": "ada", "workflow": LATEST}] * 3)
+    run.results()
+
+
+def _defaults(client):
+    run = client.sessions.create_many(["ada", "eve"], defaults={"workflow": LATEST})
+    for _ in run:
+        pass
+
+
+def _endpoint(client):
+    endpoint = BlockingClientSecretEndpoint(client, workflow=LATEST)
+    endpoint.handle(user="ada")
+
+
+def _handle(client):
+    endpoint = BlockingClientSecretEndpoint(client, workflow="wf_1")
+    endpoint.handle(user="ada", workflow=LATEST)
+
+
+@pytest.mark.parametrize("call", [_create, _open, _raw, _rows, _defaults, _endpoint, _handle])
+def test_latest_version_warning_is_at_the_callers_line(client, call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(client)
+
+    [warning] = caught
+    assert warning.filename == __file__
+    assert "LATEST" in linecache.getline(__file__, warning.lineno)
+
+
+# Positional arguments
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_positional_mapping_is_shown_the_right_call(client, emulator, raw):
+    sessions = client.chatkit.sessions
+    with pytest.raises(TypeError, match=r"create\(\*\*params\)"):
+        (sessions.with_raw_response if raw else sessions).create({"user": "ada"})
+
+    assert not emulator.requests
