@@ -159,6 +159,11 @@ def _wait(retry_after: str | None) -> "RetryAfter":
     "--off-schema", is_flag=True, help="Answer as the API's documentation shows, off its schema."
 )
 @click.option(
+    "--retired",
+    is_flag=True,
+    help="Refuse each create with 410, as the hosted service may once it has ended.",
+)
+@click.option(
     "--workflow",
     "workflows",
     multiple=True,
@@ -192,6 +197,7 @@ def emulator(
     latency: "Latency | None",
     faults: "list[Fault]",
     off_schema: bool,
+    retired: bool,
     workflows: Sequence[str],
     check_key: bool,
     allow_real_keys: bool,
@@ -226,6 +232,7 @@ def emulator(
             latency=0.0 if latency is None else latency,
             faults=faults,
             off_schema=off_schema,
+            retired=retired,
             seed=seed,
             on_request=_show,
         )

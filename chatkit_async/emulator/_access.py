@@ -5,13 +5,15 @@ page it shows can send requests to any port of the machine.
 
 - A page of a host name that was made to mean 127.0.0.1 (DNS rebinding) sends its own name as
   `Host`. So `Host` must name the loopback.
-- The browser tells where a request comes from, in `Sec-Fetch-Site` and `Origin`. So a control must
-  come from nowhere, as from a program or the address bar, or from the emulator's own origin.
+- The browser tells where a request comes from, in `Sec-Fetch-Site` and `Origin`. So every request
+  must come from nowhere, as from a program or the address bar, or from the emulator's own origin.
+  A page of this machine is refused too: another port is another origin, and an API key is for a
+  backend.
 - What a page may send without being asked, an old browser's form included, has one of three
   content types. So a control that changes something must have another, `application/json`;
   for that, and for `PATCH` and `DELETE`, a browser asks with `OPTIONS`, which is refused.
 
-The API itself asks for `Authorization`, which no page can send without asking either.
+A request that is refused here is not read further, is in no ledger and meets no fault.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ def check_not_from_a_page(headers: CIMultiDictProxy[str]) -> None:
     origin = headers.get("Origin")
     own_origin = f"http://{headers.get('Host', '')}"
     if site not in ("none", "same-origin") or origin not in (None, own_origin):
-        message = "The emulator's controls are not for pages of other origins."
+        message = (
+            "The emulator does not answer web pages of other origins: call it from a backend, "
+            "without 'Origin' and 'Sec-Fetch-Site'."
+        )
         raise ApiError(403, message, code="cross_site_request")
 
 

@@ -14,17 +14,23 @@ if TYPE_CHECKING:
 __all__ = ["Clock"]
 
 
+def _real_time() -> float:
+    """Return the time, also where a tool such as freezegun has replaced `time.time` since."""
+    return time.time()
+
+
 class Clock:
     """What the emulator takes for the time: real time plus an offset, until it is frozen.
 
     Every time is in Unix seconds. All methods can be called from any thread.
 
     Args:
-        source: Where unmoved time comes from. The default is `time.time`; on virtual time give it
+        source: Where unmoved time comes from. The default is `time.time`, looked up
+            at each call, so that freezegun and its like are followed; on virtual time give it
             the loop's own (`loop.time`), so that sessions expire as the loop's timers do.
     """
 
-    def __init__(self, source: Callable[[], float] = time.time) -> None:
+    def __init__(self, source: Callable[[], float] = _real_time) -> None:
         self._source = source
         self._offset = 0.0
         self._frozen_at: float | None = None

@@ -15,7 +15,8 @@ from urllib.parse import unquote
 from aiohttp import web
 from attrs import frozen
 
-from chatkit_async.emulator._access import check_content_type, check_not_from_a_page
+from chatkit_async.emulator._access import check_content_type
+from chatkit_async.emulator._arrival import read_body
 from chatkit_async.emulator._credentials import without_secret
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._fields import JSON, Fields, parse_json
@@ -76,8 +77,9 @@ if TYPE_CHECKING:
 class Control:
     """Answers what is asked under `/_emulator/`, by way of the emulator's Python interface."""
 
-    def __init__(self, emulator: Emulator, faults: FaultScript) -> None:
+    def __init__(self, emulator: Emulator, faults: FaultScript, max_body: int) -> None:
         self._emulator = emulator
+        self._max_body = max_body
         self._script = faults
         self._resources: Mapping[str, Mapping[str, _Handler]] = {
             "state": {"GET": self._state},
@@ -99,11 +101,11 @@ class Control:
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Do what is asked, in the loop that serves: between two requests to the API."""
         try:
-            check_not_from_a_page(request.headers)
             handler, name, known = self._find(request)
             query = dict(request.query)
             _refuse_unknown_query(query, known)
-            content = handler(_Asked(name=name, query=query, fields=await _fields(request)))
+            fields = await _fields(request, self._max_body)
+            content = handler(_Asked(name=name, query=query, fields=fields))
         except ApiError as error:
             return refusal(error)
         return web.Response(body=to_json(content), headers=_HEADERS)
@@ -230,6 +232,7 @@ class Control:
             "rate_limit": rate_limit_form(emulator.rate_limit),
             "latency": latency_form(emulator.latency),
             "off_schema": emulator.off_schema,
+            "retired": emulator.retired,
         }
 
     def _set(self, asked: _Asked) -> Mapping[str, JSON]:
@@ -253,6 +256,7 @@ _SETTINGS: Mapping[str, Callable[[Fields, str], object]] = {
     "rate_limit": read_rate_limit,
     "latency": read_latency,
     "off_schema": Fields.flag,
+    "retired": Fields.flag,
 }
 
 
@@ -262,15 +266,11 @@ _QUERIES: Mapping[str, Collection[str]] = {
 }
 
 
-async def _fields(request: web.BaseRequest) -> Fields:
+async def _fields(request: web.BaseRequest, max_body: int) -> Fields:
     if request.method not in ("POST", "PATCH"):
         return Fields({})
     check_content_type(request.headers)
-    try:
-        body = await request.content.read()
-    except web.RequestPayloadError:
-        raise ApiError(400, "The request's body is not in its Content-Encoding.") from None
-    return Fields.of_body(parse_json(body or b"{}"))
+    return Fields.of_body(parse_json(await read_body(request, max_body) or b"{}"))
 
 
 def _refuse_unknown_query(query: Mapping[str, str], known: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 from attrs import evolve, frozen
 
 from chatkit_async._cancellation import run_to_end
-from chatkit_async.emulator._access import check_host
+from chatkit_async.emulator._access import check_host, check_not_from_a_page
 from chatkit_async.emulator._clock import Clock
 from chatkit_async.emulator._control import PREFIX, Control, refusal
 from chatkit_async.emulator._credentials import looks_real
@@ -46,6 +46,7 @@ class _AtStart:
     rate_limit: RateLimit | None
     latency: Latency
     off_schema: bool
+    retired: bool
 
 
 class Emulator:
@@ -72,15 +73,18 @@ class Emulator:
             `Fault(status=503, chance=0.01)`. `fail` adds to them.
         off_schema: Whether sessions are told as the last example of each method in the API's
             documentation shows them, which does not fit the API's schema.
+        retired: Whether a create is refused with 410, as it may be once the hosted service has
+            ended. What exists can still be cancelled.
         seed: What session ids, client secrets, request ids, latencies and what happens by chance
             follow from.
         ledger_size: How many requests `requests` keeps.
+        max_body: Bytes of a request's body, after decompression; a larger one is refused with 413.
         on_request: Called with each request's record once its outcome is known, in the thread
             that serves. `str(record)` is a line fit for a log.
 
     Raises:
         ValueError: The host is no loopback address, the port or the latency is out of range, the
-            ledger's size is less than one, one of `api_keys` looks real.
+            ledger's size or `max_body` is less than one, one of `api_keys` looks real.
         TypeError: `api_keys` or `workflows` is a str instead of a collection of them.
     """
 
@@ -100,8 +104,10 @@ class Emulator:
         latency: Latency = 0.0,
         faults: Iterable[Fault] = (),
         off_schema: bool = False,
+        retired: bool = False,
         seed: int = 0,
         ledger_size: int = 1000,
+        max_body: int = 32 * 1024 * 1024,
         on_request: Callable[[Record], object] | None = None,
     ) -> None:
         _check_collection("api_keys", api_keys)
@@ -109,9 +115,10 @@ class Emulator:
         if not 0 <= port <= 65535:  # noqa: PLR2004
             message = f"port={port!r}: expected 0 to 65535"
             raise ValueError(message)
-        if ledger_size < 1:
-            message = f"ledger_size={ledger_size!r}: expected 1 or more"
-            raise ValueError(message)
+        for name, number in (("ledger_size", ledger_size), ("max_body", max_body)):
+            if number < 1:
+                message = f"{name}={number!r}: expected 1 or more"
+                raise ValueError(message)
         if not allow_real_keys and any(map(looks_real, api_keys or ())):
             message = "one of api_keys looks real: make one up, or set allow_real_keys"
             raise ValueError(message)
@@ -127,6 +134,7 @@ class Emulator:
             rate_limit=rate_limit,
             latency=check_latency(latency),
             off_schema=off_schema,
+            retired=retired,
         )
         self._faults = FaultScript(seed, self._at_start.faults)
         self._service = Service(
@@ -137,6 +145,7 @@ class Emulator:
             allow_real_keys=allow_real_keys,
             rate_limit=rate_limit,
             off_schema=off_schema,
+            retired=retired,
         )
         self._exchange = Exchange(
             service=self._service,
@@ -146,9 +155,10 @@ class Emulator:
             clock=self._clock,
             seed=seed,
             latency=latency,
+            max_body=max_body,
             on_request=on_request,
         )
-        self._control = Control(self, self._faults)
+        self._control = Control(self, self._faults, max_body)
         self._connection_numbers = itertools.count(1)
         self._server: Server | None = None
         self._thread: ServerThread | None = None
@@ -188,7 +198,7 @@ class Emulator:
 
     @property
     def sessions(self) -> Mapping[str, Session]:
-        """The sessions by id, oldest first. Can be read from any thread."""
+        """The latest 100,000 sessions by id, oldest first. Can be read from any thread."""
         return self._service.sessions
 
     @property
@@ -231,6 +241,15 @@ class Emulator:
     @off_schema.setter
     def off_schema(self, off_schema: bool) -> None:
         self._service.off_schema = off_schema
+
+    @property
+    def retired(self) -> bool:
+        """Whether a create is refused with 410. It can be set."""
+        return self._service.retired
+
+    @retired.setter
+    def retired(self, retired: bool) -> None:
+        self._service.retired = retired
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -351,6 +370,7 @@ class Emulator:
         self.rate_limit = start.rate_limit
         self.latency = start.latency
         self.off_schema = start.off_schema
+        self.retired = start.retired
 
     async def until(self, predicate: Callable[[], bool]) -> None:
         """Wait until something is true of the emulator, such as that a request has arrived.
@@ -423,6 +443,7 @@ class Emulator:
     ) -> web.StreamResponse:
         try:
             check_host(request.headers)
+            check_not_from_a_page(request.headers)
         except ApiError as error:
             return refusal(error)
         if request.raw_path.startswith(PREFIX):

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from multidict import CIMultiDict
 
+from chatkit_async.emulator._arrival import read_body
 from chatkit_async.emulator._credentials import masked_headers
-from chatkit_async.emulator._fields import parse_json
+from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._latency import Latency, draw
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
-from chatkit_async.emulator._replies import Reply, error_body
+from chatkit_async.emulator._replies import Reply, error_body, refusal
 from chatkit_async.emulator._service import Service, route
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Exchange:
         clock: Clock,
         seed: int,
         latency: Latency,
+        max_body: int,
         on_request: Callable[[Record], object] | None,
     ) -> None:
         self.latency = latency
@@ -59,6 +61,7 @@ class Exchange:
         self._ledger = ledger
         self._changes = changes
         self._clock = clock
+        self._max_body = max_body
         self._on_request = on_request
         self.reset(seed)
 
@@ -77,9 +80,14 @@ class Exchange:
         arrived = asyncio.get_running_loop().time()
         record = self._record(request, connection)
         try:
-            record.body = parse_json(await _read(request))
-            record.user = self._service.user_of(record)
-            reply, fault = self._reply(record, request.headers)
+            try:
+                record.receive(await read_body(request, self._max_body))
+            except ApiError as error:
+                reply, fault = refusal(error), None
+            else:
+                record.user = self._service.user_of(record)
+                reply, fault = self._reply(record, request.headers)
+            record.shrink()
             self._ledger.append(record)
             self._changes.announce()
             delay = draw(self.latency, self._latencies)
@@ -160,13 +168,6 @@ class Exchange:
 def _http_date(second: int) -> str:
     """The emulator's time, as far as a header can tell it."""
     return formatdate(min(max(second, 0), _LAST_SECOND), usegmt=True)
-
-
-async def _read(request: web.BaseRequest) -> bytes:
-    try:
-        return await request.content.read()
-    except web.RequestPayloadError:  # such as a body that is not in its Content-Encoding
-        return b""
 
 
 async def _sleep(delay: float) -> None:

@@ -54,8 +54,9 @@ def session_form(session: Session) -> dict[str, JSON]:
 
 def record_form(record: Record) -> dict[str, JSON]:
     """Return a request, with every credential in it masked."""
+    body = record.body
     try:
-        body = None if isinstance(record.body, bytes) else masked_json(record.body)
+        body = None if isinstance(body, bytes) else masked_json(body)
     except RecursionError:
         body = "nested too deeply to be shown"
     return {
@@ -71,6 +72,7 @@ def record_form(record: Record) -> dict[str, JSON]:
         "session_id": record.session_id,
         "user": record.user,
         "body": body,
+        "body_size": record.body_size,
         "unknown_fields": list(record.unknown_fields),
         "fault": None if record.fault is None else fault_form(record.fault),
         "status": record.status,

@@ -13,10 +13,19 @@ from attrs.converters import optional
 
 from chatkit_async.emulator._credentials import masked_text
 from chatkit_async.emulator._faults import Fault
-from chatkit_async.emulator._fields import JSON
+from chatkit_async.emulator._fields import JSON, parse_json
 from chatkit_async.emulator._replies import Operation
 
 __all__ = ["Ledger", "Record", "RecordOutcome"]
+
+MAX_KEPT_BODY = 64 * 1024
+"""Bytes of a body, and characters of a user, that are kept."""
+
+MAX_KEPT_PATHS = 100
+"""Paths of unknown fields that are kept."""
+
+MAX_KEPT_PATH = 1000
+"""Characters of such a path that are kept."""
 
 RecordOutcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
 
@@ -50,10 +59,13 @@ class Record:
     """The session that was created, or asked to be cancelled."""
     user: str | None = None
     """The user that the session is for; None if that is not known."""
-    body: JSON | bytes = field(default=b"", repr=False)
-    """The JSON value; bytes if it is none, or nothing."""
+    content: bytes = field(default=b"", repr=False)
+    """The first 64 KiB of the body, decompressed; empty if the body was refused."""
+    body_size: int = 0
+    """Bytes of the whole body, decompressed."""
     unknown_fields: tuple[str, ...] = ()
-    """Paths of the body's fields that the schema does not know, such as `workflow.colour`."""
+    """Paths of the body's first 100 fields that the schema does not know, such as
+    `workflow.colour`."""
     fault: Fault | None = None
     """The fault this request met."""
     status: int | None = None
@@ -64,6 +76,32 @@ class Record:
     `sent`: all of it. `cut` and `dropped`: a fault saw to it. `client_gone`: the client closed the
     connection before it had the reply. `pending`: the request is still being answered.
     """
+    _value: JSON | bytes | None = field(default=None, init=False, repr=False)
+
+    @property
+    def body(self) -> JSON | bytes:
+        """The JSON value; bytes if it is none, or nothing, or larger than 64 KiB.
+
+        It is decoded anew each time: as a value it takes thirty times the memory.
+        """
+        if self._value is not None:
+            return self._value
+        return parse_json(self.content) if self.body_size == len(self.content) else self.content
+
+    def receive(self, body: bytes) -> None:
+        """Take the body in, all of it until `shrink`."""
+        self.content = body
+        self.body_size = len(body)
+        self._value = parse_json(body)
+
+    def shrink(self) -> None:
+        """Keep of the request what a ledger of many can hold."""
+        self._value = None
+        self.content = self.content[:MAX_KEPT_BODY]
+        self.user = self.user and self.user[:MAX_KEPT_BODY]
+        self.unknown_fields = tuple(
+            path[:MAX_KEPT_PATH] for path in self.unknown_fields[:MAX_KEPT_PATHS]
+        )
 
     def __str__(self) -> str:
         """Return a line for a log."""

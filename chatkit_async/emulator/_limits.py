@@ -14,6 +14,7 @@ RetryAfter: TypeAlias = float | Literal["exact"] | None
 
 _MEASURE = [ge(1e-9), le(1e9)]  # beyond these a wait could be infinite
 _NUMBER = [instance_of(int), ge(1), le(10**9)]
+_MAX_KEYS = 10_000  # that are counted apart; anybody can make up another
 _SLACK = 2e-6  # seconds: Unix time as a float is no finer, and who waits as long as told may go
 
 
@@ -179,6 +180,8 @@ class Limiter:
         """Count a request; return where that left the limit, and the headers that say so."""
         whose = key if self.limit.per_key else ""
         if whose not in self._counters:
+            if len(self._counters) == _MAX_KEYS:
+                del self._counters[next(iter(self._counters))]
             self._counters[whose] = self.limit.counter()
         count = self._counters[whose].count(now)
         return count, count.headers(self.limit.retry_after)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import field, frozen
 
 from chatkit_async.emulator._state import Session
+
+if TYPE_CHECKING:
+    from chatkit_async.emulator._errors import ApiError
 
 Operation: TypeAlias = Literal["create", "cancel"]
 
@@ -41,6 +44,12 @@ def error_body(status: int, message: str, *, param: str | None, code: str | None
         kind = "invalid_request_error"
     error = {"message": message, "type": kind, "param": param, "code": code}
     return to_json({"error": error})
+
+
+def refusal(error: ApiError) -> Reply:
+    """Return the reply that an error becomes."""
+    body = error_body(error.status, error.message, param=error.param, code=error.code)
+    return Reply(status=error.status, body=body, headers=error.headers)
 
 
 def resource(session: Session) -> bytes:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from chatkit_async.emulator._arrival import in_origin_form
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+
+    from aiohttp import StreamReader
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
 
     from chatkit_async.emulator._ledger import Changes
 
     Answer = Callable[[web.BaseRequest, int, asyncio.Transport], Awaitable[web.StreamResponse]]
     AnswerGarbage = Callable[[int], web.Response]
 
+_LINGERING_SECONDS = 1.0  # in which the rest of a refused body is discarded, decompressed as it is
 _STOP_TIMEOUT = 5.0  # seconds; a handler without its connection needs none of them
 
 
@@ -32,7 +39,7 @@ class Server(web.Server):
         changes: Changes,
         numbers: Iterator[int],
     ) -> None:
-        super().__init__(self._handle, handler_cancellation=True)
+        super().__init__(self._handle, request_factory=self._request, handler_cancellation=True)
         self.answer_garbage = answer_garbage
         self._answer = answer
         self._changes = changes
@@ -90,6 +97,17 @@ class Server(web.Server):
         del self._open[handler]
         self._changes.announce()
 
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(in_origin_form(message), payload, protocol, writer, task, loop)
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         number, transport = self._open[request.protocol]
         return await self._answer(request, number, transport)
@@ -101,7 +119,7 @@ class _Connection(web.RequestHandler):
     def __init__(self, server: Server) -> None:
         loop = asyncio.get_running_loop()
         # As web.Server does it: None turns it off.
-        super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        super().__init__(server, loop=loop, access_log=None, lingering_time=_LINGERING_SECONDS)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         self._answer_garbage = server.answer_garbage
 
     def handle_error(
@@ -117,6 +135,14 @@ class _Connection(web.RequestHandler):
         response = self._answer_garbage(status)
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Log, unless it is a body not in its `Content-Encoding`, which is the client's failure.
+
+        aiohttp meets it once more where it discards what was not read.
+        """
+        if not isinstance(kwargs.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kwargs)
 
 
 class ServerThread:

@@ -14,8 +14,8 @@ from chatkit_async.emulator._limits import Limiter, RateLimit, duration
 from chatkit_async.emulator._replies import (
     Operation,
     Reply,
-    error_body,
     off_schema,
+    refusal,
     resource,
 )
 from chatkit_async.emulator._schema import read_create
@@ -60,10 +60,12 @@ class Service:
         allow_real_keys: bool,
         rate_limit: RateLimit | None,
         off_schema: bool,
+        retired: bool,
     ) -> None:
         self.sessions = SessionStore(clock, seed)
         self.limiter = None if rate_limit is None else Limiter(rate_limit)
         self.off_schema = off_schema
+        self.retired = retired
         self._clock = clock
         self._allow_real_keys = allow_real_keys
         self._api_keys = None if api_keys is None else frozenset(api_keys)
@@ -94,11 +96,7 @@ class Service:
             else:
                 reply = self._cancel(record.session_id)
         except ApiError as error:
-            reply = Reply(
-                status=error.status,
-                body=error_body(error.status, error.message, param=error.param, code=error.code),
-                headers=error.headers,
-            )
+            reply = refusal(error)
         return evolve(reply, headers={**reply.headers, **told}) if told else reply
 
     def _find(self, record: Record) -> None:
@@ -144,6 +142,11 @@ class Service:
             raise ApiError(400, message, code="invalid_beta")
 
     def _create(self, record: Record, headers: CIMultiDictProxy[str]) -> Reply:
+        if self.retired:
+            message = (
+                "Sessions can no longer be created, because hosted workflows have been retired."
+            )
+            raise ApiError(410, message, code="service_retired")
         check_content_type(headers)
         parameters, record.unknown_fields = read_create(record.body)
         if self._workflows is not None and parameters.workflow not in self._workflows:
@@ -152,6 +155,7 @@ class Service:
             parameters,
             organization=headers.get("OpenAI-Organization"),
             project=headers.get("OpenAI-Project"),
+            size=record.body_size,
         )
         record.session_id = session.id
         return self._told("create", session)

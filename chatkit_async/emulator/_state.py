@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Literal, TypeAlias
@@ -12,6 +13,12 @@ from chatkit_async.emulator._clock import Clock
 from chatkit_async.emulator._schema import CreateParameters
 
 __all__ = ["Session", "SessionStatus"]
+
+MAX_SESSIONS = 100_000
+"""Sessions that are kept."""
+
+MAX_SESSION_BYTES = 256 * 1024 * 1024
+"""Bytes of the bodies that the kept sessions were created with."""
 
 SessionStatus: TypeAlias = Literal["active", "expired", "cancelled"]
 
@@ -53,7 +60,7 @@ class Session:
 
 
 class SessionStore(Mapping[str, Session]):
-    """Every session by its id, oldest first; can be read while the emulator serves."""
+    """The latest sessions by id, oldest first; can be read while the emulator serves."""
 
     def __init__(self, clock: Clock, seed: int) -> None:
         self._clock = clock
@@ -75,11 +82,27 @@ class SessionStore(Mapping[str, Session]):
         """Be as new, with a seed."""
         self._random = Random(f"sessions {seed}")  # noqa: S311 - repeatable on purpose
         self._sessions: dict[str, Session] = {}
+        self._sizes: deque[int] = deque()
+        self._size = 0
 
     def create(
-        self, parameters: CreateParameters, *, organization: str | None, project: str | None
+        self,
+        parameters: CreateParameters,
+        *,
+        organization: str | None,
+        project: str | None,
+        size: int = 0,
     ) -> Session:
-        """Make a session; ids and secrets follow from the seed and the order of creation."""
+        """Make a session, and forget the oldest ones beyond what is kept.
+
+        Ids and secrets follow from the seed and the order of creation.
+
+        Args:
+            parameters: What was asked for.
+            organization: What `OpenAI-Organization` said.
+            project: What `OpenAI-Project` said.
+            size: Bytes of the request's body.
+        """
         now = int(self._clock.now())
         session = Session(
             id=f"cksess_{self._random.getrandbits(128):032x}",
@@ -92,6 +115,11 @@ class SessionStore(Mapping[str, Session]):
             clock=self._clock,
         )
         self._sessions[session.id] = session
+        self._sizes.append(size)
+        self._size += size
+        while len(self) > MAX_SESSIONS or (self._size > MAX_SESSION_BYTES and len(self) > 1):
+            del self._sessions[next(iter(self._sessions))]
+            self._size -= self._sizes.popleft()
         return session
 
     def cancel(self, session: Session) -> None:

@@ -184,6 +184,12 @@ def test_it_fails_as_scripted(invoke, server):
     assert server[0].faults == (fault,)
 
 
+@pytest.mark.parametrize(("arguments", "retired"), [([], False), (["--retired"], True)])
+def test_it_is_retired_if_told(invoke, server, arguments, retired):
+    assert invoke("emulator", *arguments).exit_code == 0
+    assert server[0].retired is retired
+
+
 @pytest.mark.parametrize(("arguments", "off_schema"), [([], False), (["--off-schema"], True)])
 def test_it_keeps_to_the_schema_unless_told_otherwise(invoke, server, arguments, off_schema):
     assert invoke("emulator", *arguments).exit_code == 0

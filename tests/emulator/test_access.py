@@ -3,7 +3,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from chatkit_async.emulator import Emulator
+from chatkit_async.emulator import Emulator, TokenBucket
 
 
 @pytest.mark.parametrize("port", ["", ":80", ":8090"])
@@ -45,18 +45,20 @@ async def test_a_page_whose_host_was_made_to_mean_this_machine_gets_nothing(
     assert not emulator.requests
 
 
+OTHER_ORIGINS = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost:3000"},
+    {"Origin": "http://127.0.0.1"},
+    {"Origin": "null"},
+    {"Origin": ""},
+]
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-        {"Origin": "https://evil.example"},
-        {"Origin": "http://localhost:3000"},
-        {"Origin": "null"},
-        {"Origin": ""},
-    ],
-)
+@pytest.mark.parametrize("headers", OTHER_ORIGINS)
 async def test_a_page_of_another_origin_reads_and_changes_nothing(
     control, emulator, method, headers
 ):
@@ -67,6 +69,33 @@ async def test_a_page_of_another_origin_reads_and_changes_nothing(
     assert status == 403
     assert body["error"]["code"] == "cross_site_request"
     assert len(emulator.faults) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["chatkit/sessions", "chatkit/sessions/cksess_1/cancel", "nowhere"]
+)
+@pytest.mark.parametrize("told", OTHER_ORIGINS)
+async def test_a_page_of_another_origin_has_no_effect_on_the_api(
+    http, emulator, wanted, path, told
+):
+    fault = emulator.fail(status=503)
+    emulator.rate_limit = TokenBucket(rate=1, burst=1)
+
+    for method in "GET", "POST":
+        async with http.request(method, path, json=wanted, headers=told) as response:
+            body = await response.json()
+            assert response.status == 403
+            assert body["error"]["code"] == "cross_site_request"
+            assert not [name for name in response.headers if name.startswith("Access-Control")]
+
+    assert emulator.faults == (fault,)
+    assert emulator.requests.total == 0
+    assert not emulator.sessions
+
+
+@pytest.mark.parametrize("told", [{}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Mode": "cors"}])
+async def test_a_program_may_use_the_api(create, told):
+    assert (await create(headers=told))[0] == 200
 
 
 @pytest.mark.parametrize("site", ["none", "same-origin"])

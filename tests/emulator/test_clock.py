@@ -35,6 +35,19 @@ def test_an_unmoved_clock_tells_real_time():
     assert before <= Clock().now() <= time.time()
 
 
+def test_an_unmoved_clock_follows_a_replaced_time(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    assert clock.now() == Clock().now() == 5.0
+
+    clock.advance(10)
+    monkeypatch.setattr(time, "time", lambda: 7.0)
+    assert clock.now() == 17.0
+
+    monkeypatch.undo()
+    assert clock.now() > 1_000_000
+
+
 def test_an_unmoved_clock_tells_the_time_of_its_source(clock, ticks):
     ticks.seconds = 250.0
 

@@ -261,6 +261,7 @@ async def test_reset_it_is_as_it_was_made(clock, headers, wanted):
             emulator.rate_limit,
             emulator.latency,
             emulator.off_schema,
+            emulator.retired,
             emulator.faults,
         )
 
@@ -289,6 +290,7 @@ async def test_reset_it_is_as_it_was_made(clock, headers, wanted):
         emulator.rate_limit = None
         emulator.latency = 0.0
         emulator.off_schema = True
+        emulator.retired = True
         emulator.clear_faults()
         emulator.fail(status=500, times=None)
         await history(emulator)

@@ -21,7 +21,7 @@ def record(**changes):
         "request_id": "req_1",
         "operation": "create",
         "session_id": None,
-        "body": {"user": "body value"},
+        "content": b'{"user": "body value"}',
     }
     return Record(**(values | changes))
 
@@ -93,6 +93,37 @@ def test_a_line_for_the_log_holds_neither_query_nor_secret():
 
     assert "/v1/chatkit/sessions/ek_***/cancel" in line
     assert "abc" not in line
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b"", b""),
+        (b"null", None),
+        (b'{"a": [1]}', {"a": [1]}),
+        (b"no json", b"no json"),
+        (b'"' + 65_534 * b"x" + b'"', 65_534 * "x"),
+        (b'"' + 65_535 * b"x" + b'"', b'"' + 65_535 * b"x"),
+    ],
+)
+def test_a_record_keeps_64_kib_of_a_body(body, value):
+    kept = record(content=b"")
+    kept.receive(body)
+    whole = kept.body
+    assert len(repr(whole)) >= len(body.decode())
+    kept.shrink()
+
+    assert kept.body == value
+    assert kept.content == body[: 64 * 1024]
+    assert kept.body_size == len(body)
+
+
+def test_a_record_keeps_little_of_what_else_a_body_says():
+    kept = record(user="u" * 70_000, unknown_fields=("f" * 2000,) * 200)
+    kept.shrink()
+
+    assert kept.user == "u" * 64 * 1024
+    assert kept.unknown_fields == ("f" * 1000,) * 100
 
 
 async def test_until_returns_at_once_when_it_is_true_already():

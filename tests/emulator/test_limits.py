@@ -5,8 +5,8 @@ import math
 import aiohttp
 import pytest
 
-from chatkit_async.emulator import Emulator, FixedWindow, TokenBucket
-from chatkit_async.emulator._limits import duration
+from chatkit_async.emulator import Emulator, FixedWindow, TokenBucket, _limits
+from chatkit_async.emulator._limits import Limiter, duration
 
 
 @pytest.fixture
@@ -284,3 +284,11 @@ def test_a_window_that_cannot_be_is_refused(wrong):
 )
 def test_a_duration_is_written_as_the_api_does(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_keys_that_were_counted_first_are_forgotten(monkeypatch):
+    monkeypatch.setattr(_limits, "_MAX_KEYS", 3)
+    limiter = Limiter(TokenBucket(rate=1, per_key=True))
+
+    waits = [limiter.count(key, 0.0)[0].wait > 0 for key in "abcabcdbcda"]
+    assert waits == [False] * 3 + [True] * 3 + [False] + [True] * 3 + [False]

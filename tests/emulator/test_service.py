@@ -224,6 +224,38 @@ async def test_a_session_can_be_off_schema_from_the_start(wanted, headers):
         assert "scope" in await response.json()
 
 
+async def test_a_retired_service_refuses_creates(create, cancel, emulator):
+    _, session = await create()
+    emulator.retired = True
+    assert emulator.retired
+
+    for body in {"user": "u", "workflow": {"id": "wf"}}, {}:
+        status, refused = await create(body)
+        assert status == 410
+        assert refused["error"] == {
+            "message": "Sessions can no longer be created, because hosted workflows have been "
+            "retired.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "service_retired",
+        }
+    assert (await create(headers={"Authorization": "Bearer"}))[0] == 401
+    assert (await cancel(session["id"]))[1]["status"] == "cancelled"
+    assert len(emulator.sessions) == 1
+
+    emulator.retired = False
+    assert (await create())[0] == 200
+
+
+async def test_a_service_can_be_retired_from_the_start(wanted, headers):
+    async with (
+        Emulator(retired=True) as emulator,
+        aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http,
+        http.post("chatkit/sessions", json=wanted) as response,
+    ):
+        assert response.status == 410
+
+
 async def test_organization_and_project_are_noted_with_the_session(create, emulator):
     scope = {"OpenAI-Organization": "org_1", "OpenAI-Project": "proj_1"}
     _, body = await create(headers=scope)

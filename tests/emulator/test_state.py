@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from chatkit_async.emulator import _state
 from chatkit_async.emulator._schema import read_create
 from chatkit_async.emulator._state import SessionStore
 
@@ -113,6 +114,28 @@ def test_sessions_are_found_by_id_oldest_first(make, store):
     assert list(store) == [first.id, second.id]
     assert store[second.id] is second
     assert "cksess_unknown" not in store
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        ([1, 1, 1, 1], 3),
+        ([50, 50], 2),
+        ([50, 50, 1], 2),
+        ([1, 1, 100], 1),
+        ([1, 101], 1),
+        ([99, 101, 1, 1, 1], 3),
+    ],
+)
+def test_the_oldest_sessions_are_forgotten(store, parameters, monkeypatch, sizes, kept):
+    monkeypatch.setattr(_state, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(_state, "MAX_SESSION_BYTES", 100)
+    for _ in range(2):
+        sessions = [
+            store.create(parameters, organization=None, project=None, size=size) for size in sizes
+        ]
+        assert list(store.values()) == sessions[-kept:]
+        store.reset(0)
 
 
 def test_sessions_can_be_listed_while_another_thread_adds_some(make, store):
