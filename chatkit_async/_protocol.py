@@ -46,6 +46,11 @@ MAX_SAID = 1000
 """Characters of what the API said, of its message as of its code, that are part of an error."""
 
 
+WITHDRAWAL = (
+    "Hosted workflows may also have been withdrawn: as announced on 2026-06-03, Agent Builder ends "
+    "on 2026-11-30 (https://platform.openai.com/docs/deprecations)"
+)
+
 MAX_ENCODING = 100
 """Characters of an unknown encoding's name that are part of an error."""
 
@@ -364,9 +369,19 @@ def _status_message(
     status = reply.status
     reason = (said or "").rstrip(" .") or _reason(status)
     message = f"the API replied {status} to {call.method} {call.route}: {reason}"
-    if hint := _hint(call, status, code, headers):
-        message += f". {hint}"
-    return message
+    hints = [_hint(call, status, code, headers)]
+    may_be_withdrawn = call.route == CREATE_ROUTE and status in _MAYBE_WITHDRAWN
+    if status == HTTPStatus.NOT_FOUND and is_invalid_url(reason):
+        hints = ["Check base_url: it should end with /v1"]
+        may_be_withdrawn = may_be_withdrawn and "/v1/" in reason
+    if may_be_withdrawn:
+        hints.append(WITHDRAWAL)
+    return ". ".join([message, *filter(None, hints)])
+
+
+def is_invalid_url(said: str) -> bool:
+    """Return True if the API said that there is nothing at the path."""
+    return "invalid url" in said.lower()
 
 
 def _line(said: str) -> str:
@@ -379,6 +394,9 @@ def _reason(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "no reason given"
+
+
+_MAYBE_WITHDRAWN = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 
 
 def _hint(call: Call[T], status: int, code: str | None, headers: Mapping[str, str]) -> str:
@@ -399,6 +417,11 @@ def _hint(call: Call[T], status: int, code: str | None, headers: Mapping[str, st
             return "Check the session's id; it must come from the same project as the key"
         case HTTPStatus.TOO_MANY_REQUESTS:
             return "Too many requests for the project's rate limit: send fewer at a time"
+        case HTTPStatus.NOT_MODIFIED:
+            return (
+                "Only a request with a condition is answered like this: check default_headers and "
+                "extra_headers, and what is between you and the API"
+            )
         case _ if 300 <= status < 400:  # noqa: PLR2004 - an HTTP status class
             target = _origin(headers.get("Location", ""))
             return (

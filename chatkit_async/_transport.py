@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from chatkit_async._cancellation import run_to_end
-from chatkit_async._failures import diagnosis, failure, is_no_connection
+from chatkit_async._failures import diagnosis, failure, had_connection
 from chatkit_async._protocol import Flaw, Reply
 from chatkit_async.errors import APIError, APIStatusError, ClientClosedError, Problem
 from chatkit_async.models import ChatSession
@@ -231,6 +231,7 @@ class Transport:
             session = self._session()
             progress.reused_at = -inf
             _progress.set(progress)
+            sent_before = progress.sent
             if session is self._borrowed:
                 progress.sent += 1  # its connector does not tell
             try:
@@ -246,9 +247,12 @@ class Transport:
                 if may_be_stale and _is_stale(error, progress.reused_at):
                     may_be_stale = False  # once: the loop has noticed by now what else was closed
                     continue
-                failed = failure(error, url, proxied=link.proxy is not None)
-                if session is self._borrowed and is_no_connection(failed):
-                    progress.sent -= 1
+                if session is self._borrowed and not had_connection(error):
+                    progress.sent = sent_before
+                connected = progress.sent > sent_before
+                failed = failure(error, url, proxied=link.proxy is not None, connected=connected)
+                if failed.kind == "certificate":
+                    progress.sent = sent_before  # refused before it was read
             else:
                 return await _read(response)
             try:

@@ -168,8 +168,8 @@ class APIConnectionError(APIError):
 
     Attributes:
         kind: What failed: `dns`, `refused`, `unreachable`, `reset`, `disconnected` (closed without
-            a reply), `tls`, `certificate`, `proxy`, `protocol` (the reply was not HTTP), `timeout`
-            or `other`.
+            a reply), `tls`, `certificate` (the server's is not trusted, or it wants one of the
+            client), `proxy`, `protocol` (the reply was not HTTP), `timeout` or `other`.
     """
 
     def __init__(

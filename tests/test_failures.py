@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from chatkit_async import APIConnectionError, APIError, APITimeoutError
-from chatkit_async._failures import failure, is_no_connection
+from chatkit_async._failures import failure, had_connection, is_no_connection
 from chatkit_async.errors import ConnectionErrorKind
 
 KEY = "sk-" + "0123456789abcdef" * 2
@@ -23,9 +23,14 @@ def key():
     return SimpleNamespace(host="h", port=443, is_ssl=True, ssl=True)
 
 
-def response_error(cls=aiohttp.ClientResponseError, **options):
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+def response_error(cls=aiohttp.ClientResponseError, method="POST", **options):
     info = aiohttp.RequestInfo(
-        URL("https://h/"), "POST", {"Authorization": f"Bearer {KEY}"}, URL("https://h/")
+        URL("https://h/"), method, {"Authorization": f"Bearer {KEY}"}, URL("https://h/")
     )
     return cls(info, (), **options)
 
@@ -84,13 +89,13 @@ FAILURES = {
         aiohttp.ClientConnectorSSLError(key(), ssl.SSLError(1, "?")),
         ("tls", "no TLS connection to h:443: does it speak https?"),
     ),
-    "no proxy there": (
-        aiohttp.ClientProxyConnectionError(key(), OSError(1, "no")),
-        ("proxy", "the proxy in front of h:443 refused: check proxy, or HTTPS_PROXY"),
+    "TLS, after the handshake": (
+        raised_from(aiohttp.ClientOSError(1, "?"), ssl.SSLError(1, "?")),
+        ("other", "the TLS connection to h:443 failed"),
     ),
-    "refused by a proxy": (
-        response_error(aiohttp.ClientHttpProxyError, status=407),
-        ("proxy", "the proxy in front of h:443 refused: check proxy, or HTTPS_PROXY"),
+    "closed within the handshake": (
+        aiohttp.ClientConnectorError(key(), ConnectionResetError()),
+        ("reset", "h:443 reset the connection"),
     ),
     "no HTTP": (
         response_error(status=400),
@@ -125,7 +130,7 @@ FAILURES = {
 @pytest.mark.parametrize(("error", "named"), FAILURES.values(), ids=FAILURES)
 def test_failure_has_a_kind_and_advice(error, named):
     kind, said = named
-    translated = failure(error, API, proxied=False)
+    translated = failure(error, API)
 
     assert translated.kind == kind
     assert translated.message == said
@@ -172,25 +177,146 @@ CAUSES = {
 
 @pytest.mark.parametrize(("error", "cause"), CAUSES.values(), ids=CAUSES)
 def test_cause_is_the_original_message(error, cause):
-    assert failure(error, API, proxied=False).cause == cause
+    assert failure(error, API).cause == cause
 
 
 def test_connection_timeout_names_its_limit():
-    translated = failure(aiohttp.ConnectionTimeoutError(), API, proxied=False)
+    translated = failure(aiohttp.ConnectionTimeoutError(), API)
 
     assert isinstance(translated, APITimeoutError)
     assert translated.limit == "connect_timeout"
 
 
-@pytest.mark.parametrize("said", ["no such host", "no possible host"])
-def test_proxy_not_found_is_named(said):
-    error, _ = FAILURES[said]
-    translated = failure(error, API, proxied=True)
+def alert(name):
+    error = ssl.SSLError(1, f"[SSL: {name}] said so")
+    error.reason = name
+    return error
 
-    assert translated.kind == "proxy"
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+    ],
+)
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda error: aiohttp.ClientConnectorSSLError(key(), error),
+        lambda error: raised_from(aiohttp.ClientOSError(*error.args), error),
+        lambda error: error,
+    ],
+    ids=["in the handshake", "at the first read", "bare"],
+)
+def test_alert_asks_for_a_client_certificate(reason, wrapped):
+    translated = failure(wrapped(alert(reason)), API)
+
+    assert translated.kind == "certificate"
+    assert "client certificate" in translated.message
+    assert "load_cert_chain" in translated.message
+    assert reason in translated.cause
+
+
+@pytest.mark.parametrize("reason", ["TLSV1_ALERT_PROTOCOL_VERSION", "WRONG_VERSION_NUMBER"])
+def test_other_tls_failures_are_not_the_certificate(reason):
+    assert failure(aiohttp.ClientConnectorSSLError(key(), alert(reason)), API).kind == "tls"
+
+
+PROXY = SimpleNamespace(host="proxy", port=3128, is_ssl=False, ssl=True)
+
+# What a proxy does while it is to connect: the kind, and what the message says of it.
+AT_PROXY = {
+    "not found": (
+        aiohttp.ClientConnectorDNSError(PROXY, OSError(-2, "?")),
+        "proxy",
+        "was not found",
+    ),
+    "no possible name": (UnicodeError("label empty"), "proxy", "was not found"),
+    "nobody listens": (
+        aiohttp.ClientProxyConnectionError(PROXY, OSError(1, "no")),
+        "proxy",
+        "refused",
+    ),
+    "refused": (
+        response_error(aiohttp.ClientHttpProxyError, "CONNECT", status=407),
+        "proxy",
+        "refused",
+    ),
+    "too slow": (
+        aiohttp.ConnectionTimeoutError(),
+        "timeout",
+        "gave no connection within connect_timeout",
+    ),
+    "no TLS": (
+        aiohttp.ClientConnectorSSLError(PROXY, ssl.SSLError(1, "?")),
+        "proxy",
+        "does not speak TLS",
+    ),
+    "no trust": (
+        aiohttp.ClientConnectorCertificateError(PROXY, ssl.CertificateError("old")),
+        "certificate",
+        "has a certificate that is not trusted",
+    ),
+    "no HTTP": (response_error(method="CONNECT", status=400), "proxy", "did not reply with HTTP"),
+    "closed": (aiohttp.ServerDisconnectedError(), "proxy", "closed the connection without a reply"),
+    "reset": (aiohttp.ClientOSError(errno.ECONNRESET, ""), "proxy", "reset the connection"),
+    "no file descriptor": (
+        aiohttp.ClientOSError(errno.EMFILE, "too many open files"),
+        "proxy",
+        "cannot be reached",
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "kind", "said"), AT_PROXY.values(), ids=AT_PROXY)
+@pytest.mark.parametrize("url", [URL("https://h/v1/x"), URL("http://h/v1/x")], ids=str)
+def test_proxy_is_blamed_for_its_failure(error, kind, said, url):
+    translated = failure(error, url, proxied=True, connected=False)
+
+    assert translated.kind == kind
     assert translated.message == (
-        "the proxy in front of h:443 was not found: check proxy, or HTTPS_PROXY"
+        f"the proxy in front of h:{url.port} {said}: check proxy, or {url.scheme.upper()}_PROXY"
     )
+
+
+@pytest.mark.parametrize("name", ["no HTTP", "closed", "reset"])
+def test_proxy_is_the_peer_of_plain_http(name):
+    error, kind, said = AT_PROXY[name]
+    translated = failure(error, URL("http://h/"), proxied=True, connected=True)
+
+    assert translated.kind == kind
+    assert f"the proxy in front of h:80 {said}" in translated.message
+
+
+@pytest.mark.parametrize("name", ["certificate", "TLS", "closed within the handshake"])
+def test_host_is_blamed_within_a_tunnel(name):
+    error, (kind, _) = FAILURES[name]
+    translated = failure(error, API, proxied=True, connected=False)
+
+    assert translated.kind == kind
+    assert "h:443 (through the proxy)" in translated.message
+
+
+@pytest.mark.parametrize("name", ["closed", "reset", "no HTTP"])
+def test_host_is_blamed_behind_a_tunnel(name):
+    error, (kind, _) = FAILURES[name]
+    translated = failure(error, API, proxied=True, connected=True)
+
+    assert translated.kind == kind
+    assert "h:443 (through the proxy)" in translated.message
+
+
+def test_some_exceptions_come_before_a_connection():
+    with_none = {
+        *("no such host", "no possible host", "nobody listens", "no network", "no route"),
+        *("no file descriptor", "certificate", "TLS", "closed within the handshake", "too slow"),
+    }
+    assert {name for name, (error, _) in FAILURES.items() if not had_connection(error)} == with_none
+    assert not had_connection(response_error(method="CONNECT", status=400))
 
 
 @pytest.mark.parametrize("kind", get_args(ConnectionErrorKind))

@@ -18,7 +18,7 @@ from replies import CLIENT_SECRET, DOCUMENTED_CANCELLED, DOCUMENTED_CREATED, FIT
 from yarl import URL
 
 from chatkit_async import _protocol
-from chatkit_async._protocol import Reply
+from chatkit_async._protocol import WITHDRAWAL, Reply
 from chatkit_async.errors import (
     APIResponseError,
     APIStatusError,
@@ -522,7 +522,33 @@ def test_what_the_api_said_becomes_one_line():
     ],
 )
 def test_an_error_says_what_to_do(status, code, hint):
-    assert failure(error_of(code=code), status).message.endswith(f": No. {hint}")
+    message = failure(error_of(code=code), status).message
+    assert message.removesuffix(f". {WITHDRAWAL}").endswith(f": No. {hint}")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 429, 500])
+def test_withdrawal_is_mentioned_for_refused_creates(status):
+    message = failure(error_of(), status).message
+    assert message.endswith(f". {WITHDRAWAL}") is (status in {403, 404, 410})
+    assert WITHDRAWAL not in failure(error_of(), status, call=CANCEL).message
+
+
+@pytest.mark.parametrize("call", [CREATE, CANCEL])
+def test_invalid_url_is_the_base_urls_fault(call):
+    body = error_of(message="Invalid URL (POST /chatkit/sessions)")
+    message = failure(body, 404, call=call).message
+    assert message.endswith("(POST /chatkit/sessions). Check base_url: it should end with /v1")
+
+
+def test_invalid_url_under_v1_may_be_a_withdrawal():
+    message = failure(error_of(message="Invalid URL (POST /v1/chatkit/sessions)"), 404).message
+    assert message.endswith(f". Check base_url: it should end with /v1. {WITHDRAWAL}")
+
+
+def test_304_is_not_a_redirect():
+    message = failure(b"", 304).message
+    assert "Not Modified. Only a request with a condition is answered like this" in message
+    assert "Redirect" not in message
 
 
 def test_a_404_on_cancel_is_about_the_session():

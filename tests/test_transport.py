@@ -679,6 +679,56 @@ async def test_an_expired_certificate_is_not_trusted(transport, tls, trusting):
     assert caught.kind == "certificate"
 
 
+def demanding(context):
+    """A server that ends the handshake as soon as it knows the client's certificate."""
+
+    async def handle(server, wire):
+        # Not asyncio's own TLS, which drops the alert that says why.
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        over = False
+        while not over:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                over = True
+            await wire.send(outgoing.read())
+            incoming.write(await wire.reader.read(65536))
+        await wire.reader.read()  # all of it: what is left would reset the connection
+
+    return handle
+
+
+@pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def mutual(request, authority, tls):
+    """TLS settings of a server that wants a client certificate."""
+    context = tls("127.0.0.1")
+    context.minimum_version = context.maximum_version = request.param
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.mark.parametrize("given", [None, "untrusted", "expired"])
+async def test_client_certificate_is_asked_for(
+    either_transport, authority, mutual, trusting, given
+):
+    if given is not None:
+        issuer = trustme.CA() if given == "untrusted" else authority
+        long_ago = datetime(2001, 1, 1, tzinfo=UTC) if given == "expired" else None
+        issuer.issue_cert("client", not_after=long_ago).configure_cert(trusting.ssl)
+    progress = Progress()
+    async with serve(demanding(mutual)) as server:
+        url = URL(f"https://127.0.0.1:{server.port}/x")
+        caught = await failure(either_transport, url, link=trusting, progress=progress)
+
+    assert caught.kind == "certificate"
+    assert "load_cert_chain" in caught.message
+    assert progress.sent == 0
+
+
 async def test_https_to_a_plain_port_is_a_tls_failure(transport):
     async def plain(server, wire):
         await wire.reader.read(1)
@@ -820,6 +870,72 @@ async def test_a_proxy_that_is_not_there_is_named(transport, trusting):
     caught = await failure(transport, url, link=proxied(trusting, proxy))
 
     assert caught.kind == "proxy"
+
+
+OPENED = b"HTTP/1.1 200 OK\r\n\r\n"
+STAGES = {
+    "before it reads": [],
+    "after it read": ["read"],
+    "by a reset": ["read", "reset"],
+    "within its reply": ["read", b"HTTP/1.1 200"],
+    "by a refusal": ["read", http(b"", "407 No")],
+    "by another protocol": ["read", b"SSH-2.0-OpenSSH_9.6\r\n\r\n"],
+    "by a long header": ["read", http(X_Policy="p" * 70_000)],
+    "as it opened the tunnel": ["read", OPENED],
+    "by a reset as it opened the tunnel": ["read", OPENED, "reset"],
+    "by other bytes in the tunnel": ["read", OPENED, "handshake", b"no TLS at all"],
+    "after the handshake began": ["read", OPENED, "handshake"],
+}
+PLAIN_STAGES = [
+    *("before it reads", "after it read", "by a reset", "within its reply"),
+    *("by another protocol", "by a long header"),
+]
+
+
+def failing(steps):
+    """A proxy that takes these steps, and closes."""
+
+    async def handle(server, wire):
+        for step in steps:
+            if step == "read":
+                server.requests.append(await wire.request())
+            elif step == "handshake":
+                await wire.reader.read(65536)
+            elif step == "reset":
+                wire.reset()
+            else:
+                await wire.send(step)
+
+    return handle
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_proxy_fails_while_it_opens_a_tunnel(either_transport, trusting, stage):
+    progress = Progress()
+    async with serve(failing(STAGES[stage])) as proxy:
+        url, link = URL("https://api.example/v1/x"), proxied(trusting, proxy)
+        caught = await failure(either_transport, url, link=link, progress=progress)
+
+    behind = "tunnel" in stage or "handshake" in stage
+    borrowed = either_transport._borrowed is not None
+    if not borrowed:
+        assert (caught.kind == "proxy") is not behind
+        assert progress.sent == 0
+    assert "base_url" not in caught.message
+    assert "proxy" in caught.message
+
+
+@pytest.mark.parametrize("stage", PLAIN_STAGES)
+async def test_proxy_of_plain_http_fails(either_transport, stage):
+    progress = Progress()
+    async with serve(failing(STAGES[stage])) as proxy:
+        url, link = URL("http://api.example/v1/x"), proxied(LINK, proxy)
+        caught = await failure(either_transport, url, link=link, progress=progress)
+
+    assert caught.kind == "proxy"
+    assert caught.message.startswith("the proxy in front of api.example:80 ")
+    assert caught.message.endswith(": check proxy, or HTTP_PROXY")
+    assert progress.sent == 1  # it may have gone on to the host
 
 
 @pytest.mark.parametrize("reply", [CLOSE, http(b"", "407 No")], ids=["closed", "refused"])

@@ -67,7 +67,7 @@ SECTIONS = [
         "There is no such workflow or session",
         ("404",),
         "For this key's project it does not exist. It may exist in another project.",
-        "Check the id, and that the key is of the project the workflow was made in. The path can be wrong too: `base_url` ends with `/v1`.",
+        "Check the id, and that the key is of the project the workflow was made in. The path can be wrong too: `base_url` ends with `/v1`. What is known about the end of hosted workflows is in [The state of the hosted service](../explanation/hosted-service.md).",
     ),
     Section(
         "Too many requests",
