@@ -24,6 +24,7 @@ from chatkit_async._retry import RetryBudget, Verdict
 from chatkit_async._transport import Link, Progress, Transport
 from chatkit_async.errors import (
     APIError,
+    APIResponseError,
     APIStatusError,
     APITimeoutError,
     ClientClosedError,
@@ -287,7 +288,7 @@ class Attempts:
                 raise  # somebody else's: the key's
             failure = _timed_out(self.base_url, attempt_timeout, whole=whole)
         else:
-            return _protocol.read(call, reply, [*keys, *self._link.login]), reply
+            return self._read(call, reply, [*keys, *self._link.login]), reply
         finally:
             timers.stop(timer)
         if transport.closed:
@@ -299,6 +300,23 @@ class Attempts:
             raise failure
         finally:
             del failure
+
+    def _read(self, call: Call[T], reply: Reply, secrets: list[Secret]) -> T:
+        """Read a reply, and close the idle connections if it was not the reply to this request.
+
+        A load balancer sends a 408 when a connection has been idle for too long. If it crosses the
+        next request, the reply to that request may still come, and must not be read as a later one.
+        """
+        try:
+            return _protocol.read(call, reply, secrets, verify=self.settings.verify_replies)
+        except APIResponseError as error:
+            if error.kind == "mismatched":
+                self.transport.close_idle_connections()
+            raise
+        except APIStatusError as error:
+            if error.status_code == HTTPStatus.REQUEST_TIMEOUT:
+                self.transport.close_idle_connections()
+            raise
 
     async def _send(self, call: Call[T], key: Secret, progress: Progress) -> Reply:
         headers = self._headers

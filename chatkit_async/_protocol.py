@@ -8,7 +8,7 @@ from http import HTTPStatus
 from inspect import currentframe
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
-from unicodedata import category
+from unicodedata import category, normalize
 from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
@@ -60,6 +60,10 @@ class Call(Generic[T]):
     """A request, whole but for what the client adds: base URL, key and its own headers.
 
     Every attempt sends the same bytes.
+
+    Attributes:
+        subject: The field of the reply that names what the request is about, and its value; None:
+            any reply will do.
     """
 
     method: str
@@ -68,6 +72,7 @@ class Call(Generic[T]):
     result: type[T]
     headers: Mapping[str, Secret]
     body: bytes | None = attrs.field(repr=False)
+    subject: tuple[str, str] | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -108,13 +113,17 @@ def create_session(
         problems = [*error.problems, *problems]
     if problems:
         raise ParameterError(problems)
+    checked = cast("SessionCreateParams", params)
+    extra_body = options.get("extra_body") or {}
+    user = extra_body.get("user", checked.user)
     return Call(
         method="POST",
         route=CREATE_ROUTE,
         path=CREATE_ROUTE + _query(options),
         result=ChatSession,
         headers=_headers(options),
-        body=_codec.encode(cast("SessionCreateParams", params), options.get("extra_body") or {}),
+        body=_codec.encode(checked, extra_body),
+        subject=("user", user) if isinstance(user, str) else None,
     )
 
 
@@ -139,6 +148,7 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
         result=ChatSession,
         headers=_headers(options),
         body=None if extra_body is None else _codec.encode(None, extra_body),
+        subject=("id", session_id),
     )
 
 
@@ -242,13 +252,14 @@ def warn_of_latest_at(line: CodeLine) -> None:
 # Replies ------------------------------------------------------------------------------------------
 
 
-def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
+def read(call: Call[T], reply: Reply, secrets: Iterable[str], *, verify: bool = True) -> T:
     """Read a reply into what its call is to return.
 
     Args:
         call: What was sent.
         reply: What came back.
         secrets: What must not appear in an error: the API key.
+        verify: Compare the reply with the request: it may be the reply to another one.
 
     Raises:
         APIStatusError: the status is not 2xx.
@@ -257,10 +268,12 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str]) -> T:
     secrets = tuple(secrets)
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - an HTTP status class
         raise _status_error(call, reply, secrets)
-    kind, cause, data = _decoded(reply, secrets)
+    kind, cause, data = _decoded(call, reply, secrets, verify=verify)
     if kind is not None:
+        advice = _REWRITTEN if kind == "mismatched" else ""
         raise APIResponseError(
-            f"the API replied {reply.status}, but {_flaw(kind, reply, secrets)}; {_aftermath(call)}",
+            f"the API replied {reply.status}, but {_flaw(kind, reply, secrets)}; "
+            f"{_aftermath(call)}{advice}",
             kind=kind,
             status_code=reply.status,
             request_id=reply.clean_request_id(secrets),
@@ -280,7 +293,10 @@ _FLAWS: dict[ResponseErrorKind, str] = {
         "its body could not be decoded from Content-Encoding '{encoding}', which was not asked for "
         "(is there a proxy in between?)"
     ),
+    "mismatched": "its body is the reply to another request",
 }
+
+_REWRITTEN = ". If a gateway rewrites user ids, pass verify_replies=False"
 
 
 def _flaw(kind: ResponseErrorKind, reply: Reply, secrets: Iterable[str]) -> str:
@@ -296,7 +312,7 @@ def _aftermath(call: Call[T]) -> str:
 
 
 def _decoded(
-    reply: Reply, secrets: Iterable[str]
+    call: Call[T], reply: Reply, secrets: Iterable[str], *, verify: bool
 ) -> tuple[ResponseErrorKind | None, str | None, dict[str, object]]:
     """The reply's JSON object, or what is wrong with it and what the decoder said."""
     if reply.flaw is not None:
@@ -314,7 +330,23 @@ def _decoded(
         return "not_json", clean_text(str(error), secrets), {}
     if not isinstance(data, dict):
         return "not_an_object", None, {}
-    return None, None, cast("dict[str, object]", data)
+    members = cast("dict[str, object]", data)
+    if verify and call.subject is not None and not _is_about(members, *call.subject):
+        return "mismatched", None, {}
+    return None, None, members
+
+
+def _is_about(members: Mapping[str, object], field: str, sent: str) -> bool:
+    """Return True unless a reply's field names something other than what was sent.
+
+    The service may have changed case, width and whitespace, or have left the field out.
+    """
+    found = members.get(field)
+    return found == sent or not isinstance(found, str) or _normal(found) == _normal(sent)
+
+
+def _normal(text: str) -> str:
+    return " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
 
 
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:

@@ -118,7 +118,7 @@ def is_transient(error: APIError) -> bool:
         case APIConnectionError(kind=kind):
             return kind != "certificate"
         case APIResponseError(kind=kind):
-            return kind == "truncated"
+            return kind in {"truncated", "mismatched"}
         case _:
             return False
 

@@ -1,7 +1,6 @@
 """aiohttp: sends a request and reads its reply, on one session per event loop."""
 
 import asyncio
-import os
 import threading
 import zlib
 from collections.abc import AsyncGenerator, Mapping, MutableMapping
@@ -12,27 +11,21 @@ from io import BytesIO
 from math import inf
 from ssl import SSLContext
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
-from weakref import WeakSet
 
 import aiohttp
 import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
+from chatkit_async._aiohttp import Connector, close_at_once, close_idle_connections, loop_of
 from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, had_connection
 from chatkit_async._protocol import Flaw, Reply
 from chatkit_async.errors import APIError, APIStatusError, ClientClosedError, Problem
 from chatkit_async.models import ChatSession
 from chatkit_async.secret import Secret
-
-if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
 MAX_REPLY = 4 * 1024 * 1024
 """Bytes of a reply's body that are read, after decompression. A session has some 1,000."""
@@ -269,12 +262,17 @@ class Transport:
             timers = self._timers[loop] = Timers(loop)
         return timers
 
+    def close_idle_connections(self) -> None:
+        """Close the idle connections of the running loop: a reply on one was another request's."""
+        with suppress(ClientClosedError):
+            close_idle_connections(self._session())
+
     def _session(self) -> aiohttp.ClientSession:
         """The session of the running loop."""
         loop = asyncio.get_running_loop()
         if self.closed:
             raise ClientClosedError
-        if self._borrowed is not None and _loop_of(self._borrowed) is loop:
+        if self._borrowed is not None and loop_of(self._borrowed) is loop:
             if self._borrowed.closed:
                 raise ClientClosedError("the http_session that this client borrowed is closed")
             return self._borrowed
@@ -286,9 +284,13 @@ class Transport:
         # Loops that were closed without finalizing their generators leave their sessions here.
         for stale in [other for other in tuple(self._opened) if other.is_closed()]:
             with suppress(KeyError):  # another thread was first
-                _close_at_once(self._opened.pop(stale)[0])
+                close_at_once(self._opened.pop(stale)[0])
         session = aiohttp.ClientSession(
-            connector=_Connector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE),
+            connector=Connector(
+                limit=self._max_connections,
+                keepalive_timeout=KEEP_ALIVE,
+                on_connection=_note_connection,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
@@ -335,7 +337,7 @@ class Transport:
 
         def close() -> None:
             if (opened := self._opened.get(loop)) is not None:
-                _close_at_once(opened[0])
+                close_at_once(opened[0])
             closed.set()
 
         try:
@@ -402,15 +404,10 @@ def not_picklable(cls: type[object]) -> TypeError:
 def session_problems(session: object) -> list[Problem]:
     """Return the reasons why requests cannot be sent through a borrowed session."""
     # A mock of a session has no loop.
-    if isinstance(session, aiohttp.ClientSession) and _loop_of(session) is not None:
+    if isinstance(session, aiohttp.ClientSession) and loop_of(session) is not None:
         return []
     wrong = f"should be an aiohttp.ClientSession, is of type {type(session).__name__}"
     return [("http_session", wrong)]
-
-
-def _loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop | None:
-    """The loop that a session was made in; its own property for it is deprecated."""
-    return getattr(session, "_loop", None)
 
 
 async def _until_the_loop_ends(
@@ -425,47 +422,12 @@ async def _until_the_loop_ends(
         await session.close()
 
 
-def _close_at_once(session: aiohttp.ClientSession) -> None:
-    """Close a session's connections without waiting for their ends."""
-    closing = session.close()
-    with suppress(StopIteration):
-        closing.send(None)
-    closing.close()
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells a call's progress that its request got a connection, and whether that was used before.
-
-    In a forked child it counts as closed, and is left alone: its connections are the parent's, and
-    closing them would take them off the selector, which the two processes share.
-    """
-
-    def __init__(self, *, limit: int, keepalive_timeout: float) -> None:
-        super().__init__(  # pyright: ignore[reportUnknownMemberType] - of aiohttp
-            limit=limit, keepalive_timeout=keepalive_timeout
-        )
-        self._used = WeakSet["ResponseHandler"]()
-        self._pid = os.getpid()
-
-    @property
-    def closed(self) -> bool:
-        return super().closed or self._pid != os.getpid()
-
-    def __del__(self, *_: object) -> None:
-        if self._pid == os.getpid():
-            super().__del__()
-
-    async def connect(
-        self, req: "ClientRequest", traces: "list[Trace]", timeout: aiohttp.ClientTimeout
-    ) -> "Connection":
-        connection = await super().connect(req, traces, timeout)
-        protocol = cast("ResponseHandler", connection.protocol)  # until it is released
-        progress = _progress.get()
-        progress.sent += 1
-        if protocol in self._used:
-            progress.reused_at = asyncio.get_running_loop().time()
-        self._used.add(protocol)
-        return connection
+def _note_connection(reused: bool) -> None:  # noqa: FBT001 - a callback's only argument
+    """Note on the progress of the call that is sent from here that its request can go out."""
+    progress = _progress.get()
+    progress.sent += 1
+    if reused:
+        progress.reused_at = asyncio.get_running_loop().time()
 
 
 _progress: ContextVar[Progress] = ContextVar("_progress")

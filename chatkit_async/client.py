@@ -77,6 +77,8 @@ class AsyncChatKit:
         max_retries: Attempts after the first, at least 0.
         retry_policy: How long to wait between attempts, where the API does not say.
         max_connections: Connections open at a time, per event loop, at least 1.
+        verify_replies: Refuse a reply whose user or session is not the one in the request. False:
+            for a gateway that rewrites user ids.
         default_headers: Headers for every request.
         proxy: URL of an HTTP proxy. Default: `HTTPS_PROXY` and its like, looked up once;
             `NO_PROXY` is respected, and this machine is never reached by a proxy.
@@ -85,7 +87,9 @@ class AsyncChatKit:
         on_attempt: Called with an `Attempt` after each attempt. What it raises ends the call, and
             is raised as it is.
         http_session: A session of yours to send through: it serves the loop it was made in, keeps
-            its own cookies and connector, and is never closed.
+            its own cookies and connector, and is never closed. Its connections may be reused with
+            unread data on them: `verify_replies` alone protects its users from each other's
+            secrets.
 
     Raises:
         ConfigurationError: with every problem of the settings. A key is never echoed.
@@ -113,6 +117,7 @@ class AsyncChatKit:
         max_retries: int = MAX_RETRIES,
         retry_policy: RetryPolicy | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        verify_replies: bool = True,
         default_headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         ssl: tls.SSLContext | None = None,
@@ -130,6 +135,7 @@ class AsyncChatKit:
             "connect_timeout": connect_timeout,
             "max_retries": max_retries,
             "retry_policy": retry_policy,
+            "verify_replies": verify_replies,
             "default_headers": default_headers,
             "proxy": proxy,
             "ssl": ssl,

@@ -68,7 +68,14 @@ ConnectionErrorKind: TypeAlias = Literal[
 ]
 TimeoutLimit: TypeAlias = Literal["timeout", "attempt_timeout", "connect_timeout"]
 ResponseErrorKind: TypeAlias = Literal[
-    "empty", "not_json", "not_an_object", "truncated", "too_large", "too_deep", "encoding"
+    "empty",
+    "not_json",
+    "not_an_object",
+    "truncated",
+    "too_large",
+    "too_deep",
+    "encoding",
+    "mismatched",
 ]
 Problem: TypeAlias = tuple[str, str]
 
@@ -321,8 +328,9 @@ class APIResponseError(APIError):
 
     Attributes:
         kind: What is wrong with the body: `empty`, `not_json`, `not_an_object`, `truncated`,
-            `too_large`, `too_deep` or `encoding` (a `Content-Encoding` that the client did not ask
-            for and could not decode).
+            `too_large`, `too_deep`, `encoding` (a `Content-Encoding` that the client did not ask
+            for and could not decode) or `mismatched` (the reply to another request: its `user` or
+            `id` is not the one that was sent).
         status_code: The HTTP status.
     """
 

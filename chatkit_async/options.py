@@ -144,6 +144,7 @@ class ClientOptions(TypedDict, total=False):
         connect_timeout: Seconds to open a connection, TLS included; None: no limit.
         max_retries: Attempts after the first, at least 0.
         retry_policy: How long to wait between attempts.
+        verify_replies: Refuse a reply whose user or session is not the one in the request.
         default_headers: Headers for every request.
         proxy: URL of an HTTP proxy; None: from the environment.
         ssl: TLS settings; None: the CAs that Python's `ssl` trusts.
@@ -160,6 +161,7 @@ class ClientOptions(TypedDict, total=False):
     connect_timeout: float | None
     max_retries: int
     retry_policy: RetryPolicy | None
+    verify_replies: bool
     default_headers: Mapping[str, str] | None
     proxy: str | None
     ssl: tls.SSLContext | None
@@ -420,6 +422,7 @@ class Settings:
     connect_timeout: float | None
     max_retries: int
     retry_policy: RetryPolicy
+    verify_replies: bool
     default_headers: Mapping[str, Secret]
     proxy: Secret | None
     ssl: tls.SSLContext | None
@@ -464,6 +467,8 @@ class Settings:
         if on_attempt is not None and not callable(on_attempt):
             wrong = type(on_attempt).__name__
             found.append(("on_attempt", f"should be a callable, is of type {wrong}"))
+        verify_replies = given.get("verify_replies", True)
+        found.instance("verify_replies", verify_replies, bool)
         allow_http = given.get("allow_http", False)
         found.instance("allow_http", allow_http, bool)
         base_url = _base_url(given.get("base_url"), found, allow_http=allow_http)
@@ -483,6 +488,7 @@ class Settings:
             connect_timeout=connect_timeout,
             max_retries=max_retries,
             retry_policy=given.get("retry_policy") or RetryPolicy(),
+            verify_replies=verify_replies is not False,
             # Any of them may be a credential.
             default_headers={name: Secret(value) for name, value in headers.items()},
             proxy=proxy,

@@ -80,6 +80,8 @@ class ChatKit:
         max_retries: Attempts after the first, at least 0.
         retry_policy: How long to wait between attempts, where the API does not say.
         max_connections: Connections open at a time, at least 1.
+        verify_replies: Refuse a reply whose user or session is not the one in the request. False:
+            for a gateway that rewrites user ids.
         default_headers: Headers for every request.
         proxy: URL of an HTTP proxy. Default: `HTTPS_PROXY` and its like, looked up once;
             `NO_PROXY` is respected, and this machine is never reached by a proxy.
@@ -112,6 +114,7 @@ class ChatKit:
         max_retries: int = MAX_RETRIES,
         retry_policy: RetryPolicy | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        verify_replies: bool = True,
         default_headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         ssl: tls.SSLContext | None = None,
@@ -128,6 +131,7 @@ class ChatKit:
             "connect_timeout": connect_timeout,
             "max_retries": max_retries,
             "retry_policy": retry_policy,
+            "verify_replies": verify_replies,
             "default_headers": default_headers,
             "proxy": proxy,
             "ssl": ssl,

@@ -648,7 +648,7 @@ def _code(error: ChatKitError) -> str:
             return RATE_LIMITED
         case (
             APIConnectionError()
-            | APIResponseError(kind="truncated")
+            | APIResponseError(kind="truncated" | "mismatched")
             | ClientClosedError()
             | ConflictError()
             | InternalServerError()

@@ -49,6 +49,18 @@ def http(body=BODY, status="200 OK", **headers):
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def created(request):
+    """The reply to a create: a session of the user in its body."""
+    user = json.loads(request.body)["user"]
+    return http(session_of(user))
+
+
+def session_of(user):
+    """A session as the API sends it, with an id and a secret that tell whose it is."""
+    ours = {"user": user, "id": f"cksess_{user}", "client_secret": f"ek_of_{user}"}
+    return json.dumps(SESSION | ours).encode()
+
+
 @attrs.frozen
 class Request:
     connection: int

@@ -20,7 +20,7 @@ import attrs
 import cancelling
 import pytest
 import virtual
-from servers import CLOSE, SESSION, http, replying, serve
+from servers import CLOSE, SESSION, created, replying, serve
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
@@ -464,7 +464,7 @@ async def test_an_answer_that_is_no_is_rejected_and_not_lost(emulator):
 
 async def test_a_request_on_a_connection_that_breaks_is_sent_again_and_counted():
     async with (
-        serve(replying(http(), CLOSE, http())) as server,
+        serve(replying(created, CLOSE, created)) as server,
         AsyncChatKit(api_key=KEY, base_url=server.base_url) as client,
     ):
         run = client.sessions.create_many(users(2), defaults=DEFAULTS, concurrency=1)

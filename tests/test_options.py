@@ -610,6 +610,7 @@ def test_every_problem_is_found_at_once():
         connect_timeout=0,
         max_retries=-1,
         retry_policy=5,
+        verify_replies=5,
         default_headers=5,
         proxy=5,
         ssl=5,

@@ -33,7 +33,7 @@ from chatkit_async.models import ChatSession, ChatSessionWorkflowParam
 from chatkit_async.secret import MASK, Secret
 
 KEY = Secret("sk-proj-0123456789abcdefghij")
-PARAMS = {"user": "u", "workflow": "wf"}
+PARAMS = {"user": FITTING["user"], "workflow": "wf"}
 CREATE = _protocol.create_session(PARAMS, {})
 CANCEL = _protocol.cancel_session("cksess_1", {})
 
@@ -69,7 +69,7 @@ def shown(error):
 def test_create_is_a_post_of_the_parameters():
     assert CREATE.method == "POST"
     assert CREATE.route == CREATE.path == "/chatkit/sessions"
-    assert CREATE.body == b'{"user":"u","workflow":{"id":"wf"}}'
+    assert CREATE.body == b'{"user":"user_123","workflow":{"id":"wf"}}'
     assert CREATE.headers == {}
     assert CREATE.result is ChatSession
 
@@ -82,7 +82,7 @@ def test_a_call_is_frozen_and_its_repr_has_no_body():
 
 def test_extra_body_is_merged_into_what_is_sent():
     call = _protocol.create_session(PARAMS, {"extra_body": {"workflow": {"gained": 1}}})
-    assert call.body == b'{"user":"u","workflow":{"id":"wf","gained":1}}'
+    assert call.body == b'{"user":"user_123","workflow":{"id":"wf","gained":1}}'
 
 
 def test_every_problem_of_parameters_and_options_is_found_at_once():
@@ -293,7 +293,7 @@ def test_any_2xx_is_success(status):
 def test_a_body_is_read_in_its_encoding_whatever_its_headers_say(encoding, content_type):
     headers = {} if content_type is None else {"content-type": content_type}
     content = json.dumps({"user": "Zoë"}, ensure_ascii=False).encode(encoding)
-    assert read(content, headers=headers).user == "Zoë"
+    assert read(content, headers=headers, call=create_for("Zoë")).user == "Zoë"
 
 
 def test_the_request_id_is_the_header_s_whatever_its_case():
@@ -320,6 +320,102 @@ def test_a_reply_s_repr_has_neither_body_nor_headers():
     reply = Reply(status=200, headers={"Set-Cookie": KEY}, content=CLIENT_SECRET.encode())
     assert KEY not in repr(reply)
     assert CLIENT_SECRET not in repr(reply)
+
+
+# Replies to other requests
+
+
+def create_for(user, **options):
+    return _protocol.create_session({"user": user, "workflow": "wf"}, options)
+
+
+@pytest.mark.parametrize("user", ["user_124", "user_12", "", " ", "user 123", "user_1234"])
+def test_another_users_session_is_refused(user):
+    data = FITTING | {"user": user}
+
+    error = failure(data)
+
+    assert (error.kind, error.status_code) == ("mismatched", 200)
+    assert error.message.endswith("If a gateway rewrites user ids, pass verify_replies=False")
+
+
+def test_another_session_is_refused_by_cancel():
+    error = failure({"id": "cksess_2", "status": "cancelled"}, call=CANCEL)
+
+    assert error.kind == "mismatched"
+    assert "may be cancelled" in error.message
+
+
+def test_a_refused_session_is_not_shown():
+    data = FITTING | {"user": "somebody.else@example.com"}
+
+    text = shown(failure(data))
+
+    assert "somebody.else" not in text
+    assert FITTING["user"] not in text
+    assert CLIENT_SECRET not in text
+
+
+@pytest.mark.parametrize(
+    ("sent", "replied"),
+    [
+        ("Ada", "ada"),
+        ("STRASSE", "stra\u00dfe"),
+        ("\uff21\uff44\uff41\uff11", "Ada1"),  # fullwidth
+        ("caf\u00e9", "cafe\u0301"),
+        ("\ufb01t", "FIT"),  # a ligature
+        ("  ada  lovelace\t", "ada lovelace"),
+        ("ada\u00a0lovelace", "ada lovelace"),
+        ("\u0345\u03b1", "\u03b9\u03b1"),
+    ],
+)
+def test_a_normalised_user_is_the_same(sent, replied):
+    data = FITTING | {"user": replied}
+
+    assert read(data, call=create_for(sent)).user == replied
+    assert read(FITTING | {"user": sent}, call=create_for(replied)).user == sent
+
+
+def test_a_normalised_session_id_is_the_same():
+    assert read({"id": "CKSESS_1 "}, call=CANCEL).id == "CKSESS_1 "
+
+
+@pytest.mark.parametrize("user", [None, 5, True, ["user_124"], {"id": "user_124"}])
+@pytest.mark.parametrize("call", [CREATE, CANCEL], ids=["create", "cancel"])
+def test_an_id_that_is_no_string_is_not_compared(call, user):
+    data = {"user": user, "id": user}
+
+    assert read(data, call=call).to_dict() == data
+
+
+def test_create_compares_no_session_id_and_cancel_no_user():
+    assert read({"id": "cksess_9"}).id == "cksess_9"
+    assert read({"user": "user_9"}, call=CANCEL).user == "user_9"
+
+
+def test_extra_body_says_which_user_was_sent():
+    call = create_for("ada", extra_body={"user": "grace"})
+
+    assert read({"user": "Grace"}, call=call).user == "Grace"
+    assert failure({"user": "ada"}, call=call).kind == "mismatched"
+
+
+@pytest.mark.parametrize("user", [None, 5, {"id": "ada"}])
+def test_a_user_in_extra_body_that_is_no_string_is_not_compared(user):
+    call = create_for("ada", extra_body={"user": user})
+
+    assert read({"user": "grace"}, call=call).user == "grace"
+
+
+@pytest.mark.parametrize("call", [CREATE, CANCEL], ids=["create", "cancel"])
+def test_replies_are_not_compared_without_verify(call):
+    reply = Reply(status=200, headers={}, content=b'{"user": "x", "id": "y"}')
+
+    assert _protocol.read(call, reply, (KEY,), verify=False).user == "x"
+
+
+def test_a_call_does_not_show_whom_it_is_about():
+    assert FITTING["user"] not in repr(CREATE)
 
 
 # Replies that are of no use

@@ -110,6 +110,7 @@ def test_a_timeout_is_transient(limit):
         ("too_large", False),
         ("too_deep", False),
         ("encoding", False),
+        ("mismatched", True),
     ],
 )
 def test_of_unusable_bodies_only_one_cut_short_is_transient(kind, transient):

@@ -259,6 +259,7 @@ FAILURES = {
     "503": (status_error(503), 503, "unavailable"),
     "refused": (APIConnectionError("no", kind="refused"), 503, "unavailable"),
     "cut short": (APIResponseError("no", kind="truncated"), 503, "unavailable"),
+    "another user's": (APIResponseError("no", kind="mismatched"), 503, "unavailable"),
     "closed": (ClientClosedError(), 503, "unavailable"),
     "408": (status_error(408), 504, "timeout"),
     "timeout": (APITimeoutError("no"), 504, "timeout"),

@@ -226,8 +226,8 @@ def test_a_session_that_nobody_reads_of_is_told_of(start, emulator):
 
 def test_a_key_that_comes_back_in_a_field_is_masked(invoke, emulator, environment):
     environment.setenv("OPENAI_API_KEY", key := "not-like-a-key-of-the-api")
-    emulator.fail(body={"id": f"cksess_{key}", "user": key, "status": key}, times=None)
-    for command in CREATE, [*CREATE, "--json"], ["cancel", "cksess_1"]:
+    emulator.fail(body={"id": (given := f"cksess_{key}"), "status": key}, times=None)
+    for command in CREATE, [*CREATE, "--json"], ["cancel", given]:
         result = invoke(*command)
         assert result.exit_code == 0
         assert "**********" in result.stdout

@@ -110,6 +110,12 @@ SECTIONS = [
         "Look for a proxy or gateway that compresses replies, or changes their headers. Replies in gzip and deflate are decoded, although the client does not ask for them.",
     ),
     Section(
+        "The reply is to another request",
+        ("another session",),
+        "Each attempt got a session of another user, or another session than the one to cancel. Something between you and the API mixes up replies, or rewrites the ids in them. No user was given another user's secret.",
+        "Look for a proxy or load balancer that sends a reply twice, and have it fixed. If a gateway of yours rewrites user ids, pass `verify_replies=False`.",
+    ),
+    Section(
         "The reply is cut short",
         (*("reset after the headers", "closed within the body", "closed within a chunk"),),
         "The connection ended in the middle of the reply, at each attempt.",

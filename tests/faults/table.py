@@ -145,6 +145,7 @@ TABLE = [
     Fault("endless body",                endless(),                                  APIResponseError, "too_large",          NEVER),
     Fault("5 MiB of JSON",               reply(FIVE_MIB),                            APIResponseError, "too_large",          NEVER),
     Fault("off-schema in every field",   reply(OFF_SCHEMA),                          None, None,                             NEVER),
+    Fault("another session",             reply(session(user="user_124", id="cksess_124")), APIResponseError, "mismatched",   BACKOFF),
     # Wire
     Fault("no such host",                None,                                       APIConnectionError, "dns",              BACKOFF, "name"),
     Fault("refused",                     None,                                       APIConnectionError, "refused",          BACKOFF, "port"),

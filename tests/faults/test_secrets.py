@@ -331,7 +331,7 @@ def test_a_field_that_is_bent_is_named_without_its_value():
 async def test_a_raw_response_shows_no_secret(meeting):
     with meeting(fault(reply(BODY)), EVERY_ATTEMPT) as cell:
         async with AsyncChatKit(**cell.settings) as client:
-            raw = await client.sessions.with_raw_response.create(user="u", workflow="wf_123")
+            raw = await client.sessions.with_raw_response.create(user="user_123", workflow="wf_123")
 
     assert CLIENT_SECRET.encode() in raw.content
     assert hunter.found(repr(raw)) == []

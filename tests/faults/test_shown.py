@@ -197,7 +197,7 @@ def test_a_command_of_a_wrong_setup_shows_no_secret(environment, arguments, wron
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["", "debug"])
 def test_a_defect_shows_no_secret(emulator, environment, debug):
-    def defective(*_):
+    def defective(*_, **__):
         raise RuntimeError(f"of a defect, with {KEY}")
 
     environment.setattr("chatkit_async._attempts._protocol.read", defective)
