@@ -11,6 +11,7 @@ import weakref
 from collections import OrderedDict, UserDict, defaultdict
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
+from typing import get_type_hints
 
 import attrs
 import pytest
@@ -89,6 +90,7 @@ REPLIES = [
 per_class = pytest.mark.parametrize(
     "value", [*PARAMS, *REPLIES], ids=lambda value: repr(value)[:60]
 )
+per_param = pytest.mark.parametrize("cls", {type(value): None for value in PARAMS})
 per_path = pytest.mark.parametrize("path", PATHS, ids=".".join)
 per_object = pytest.mark.parametrize("path", OBJECTS, ids=lambda path: "$" + ".".join(path))
 per_reply = pytest.mark.parametrize(
@@ -106,6 +108,18 @@ def through_pickle(value, protocol=pickle.HIGHEST_PROTOCOL):
 
 
 # Values: parameters and replies alike
+
+
+@per_param
+def test_a_typed_dict_has_the_fields_of_its_class(cls):
+    name = cls.__name__.removesuffix("s").replace("Param", "Dict")
+    typed_dict = getattr(chatkit_async, name)
+    fields = attrs.fields_dict(attrs.resolve_types(cls))
+
+    assert get_type_hints(typed_dict) == {name: field.type for name, field in fields.items()}
+    assert typed_dict.__required_keys__ == {
+        name for name, field in fields.items() if field.default is attrs.NOTHING
+    }
 
 
 @per_class
@@ -164,7 +178,7 @@ def test_objects_of_two_classes_with_the_same_fields_differ():
 def test_every_model_is_public_at_the_top():
     classes = {name for name in models.__all__ if isinstance(getattr(models, name), type)}
     assert classes <= set(chatkit_async.__all__)
-    assert len(classes) == 18
+    assert len(classes) == 27
 
 
 # Parameters

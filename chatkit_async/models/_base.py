@@ -173,13 +173,14 @@ class ReplyObject(Model):
     def _misfit(self, name: str) -> str:
         """Say what is wrong with a field's value, without showing it: it may hold anything."""
         value, kind = self._kept()[name], fields_of(type(self))[name].type
+        given = type(value)
         if get_origin(kind) is Literal and isinstance(value, str):
             return f"is another string than {get_args(kind)[0]!r}"
         if isinstance(value, Mapping) and any(
             get_origin(each) is Mapping for each in get_args(kind)
         ):
             return "holds something else than strings, booleans and numbers"
-        return f"has the wrong type: {_JSON_TYPES.get(type(value), type(value).__name__)}"
+        return f"has the wrong type: {_JSON_TYPES.get(given, given.__name__)}"
 
     def _items(self) -> Iterator[tuple[str, object]]:
         yield from super()._items()

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from time import time
-from typing import Literal, TypeAlias
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 from chatkit_async.errors import InvalidFieldError
 from chatkit_async.models._base import Model, ReplyObject, model
 from chatkit_async.secret import Secret
 
 __all__ = [
+    "AutomaticThreadTitlingDict",
     "AutomaticThreadTitlingParam",
     "ChatKitConfigurationLike",
     "ChatKitWorkflow",
@@ -21,21 +22,29 @@ __all__ = [
     "ChatSession",
     "ChatSessionAutomaticThreadTitling",
     "ChatSessionChatKitConfiguration",
+    "ChatSessionChatKitConfigurationDict",
     "ChatSessionChatKitConfigurationParam",
+    "ChatSessionExpiresAfterDict",
     "ChatSessionExpiresAfterParam",
     "ChatSessionFileUpload",
     "ChatSessionHistory",
     "ChatSessionRateLimits",
+    "ChatSessionRateLimitsDict",
     "ChatSessionRateLimitsParam",
     "ChatSessionStatus",
+    "ChatSessionWorkflowDict",
     "ChatSessionWorkflowParam",
     "ExpiresAfterLike",
+    "FileUploadDict",
     "FileUploadParam",
+    "HistoryDict",
     "HistoryParam",
     "RateLimitsLike",
+    "SessionCreateDict",
     "SessionCreateParams",
     "StateVariable",
     "WorkflowLike",
+    "WorkflowTracingDict",
     "WorkflowTracingParam",
 ]
 
@@ -43,6 +52,15 @@ StateVariable: TypeAlias = str | bool | int | float
 """What a state variable of a workflow can be."""
 
 # Parameters ---------------------------------------------------------------------------------------
+
+# Each class has a TypedDict, so that type checkers find a misspelt key or a wrong type in a literal.
+# At runtime any mapping is taken.
+
+
+class WorkflowTracingDict(TypedDict, total=False):
+    """The keys of a `WorkflowTracingParam`, for type checkers."""
+
+    enabled: bool | None
 
 
 @model
@@ -54,6 +72,15 @@ class WorkflowTracingParam(Model):
     """
 
     enabled: bool | None = None
+
+
+class ChatSessionWorkflowDict(TypedDict):
+    """The keys of a `ChatSessionWorkflowParam`, for type checkers."""
+
+    id: str
+    version: NotRequired[str | None]
+    state_variables: NotRequired[Mapping[str, StateVariable] | None]
+    tracing: NotRequired[WorkflowTracingParam | WorkflowTracingDict | None]
 
 
 @model
@@ -71,7 +98,13 @@ class ChatSessionWorkflowParam(Model):
     id: str
     version: str | None = None
     state_variables: Mapping[str, StateVariable] | None = None
-    tracing: WorkflowTracingParam | Mapping[str, object] | None = None
+    tracing: WorkflowTracingParam | WorkflowTracingDict | None = None
+
+
+class AutomaticThreadTitlingDict(TypedDict, total=False):
+    """The keys of a `AutomaticThreadTitlingParam`, for type checkers."""
+
+    enabled: bool | None
 
 
 @model
@@ -83,6 +116,14 @@ class AutomaticThreadTitlingParam(Model):
     """
 
     enabled: bool | None = None
+
+
+class FileUploadDict(TypedDict, total=False):
+    """The keys of a `FileUploadParam`, for type checkers."""
+
+    enabled: bool | None
+    max_file_size: int | None
+    max_files: int | None
 
 
 @model
@@ -100,6 +141,13 @@ class FileUploadParam(Model):
     max_files: int | None = None
 
 
+class HistoryDict(TypedDict, total=False):
+    """The keys of a `HistoryParam`, for type checkers."""
+
+    enabled: bool | None
+    recent_threads: int | None
+
+
 @model
 class HistoryParam(Model):
     """Earlier threads shown to the end user. API documentation: Create ChatKit session, `history`.
@@ -113,6 +161,14 @@ class HistoryParam(Model):
     recent_threads: int | None = None
 
 
+class ChatSessionChatKitConfigurationDict(TypedDict, total=False):
+    """The keys of a `ChatSessionChatKitConfigurationParam`, for type checkers."""
+
+    automatic_thread_titling: AutomaticThreadTitlingParam | AutomaticThreadTitlingDict | None
+    file_upload: FileUploadParam | FileUploadDict | None
+    history: HistoryParam | HistoryDict | None
+
+
 @model
 class ChatSessionChatKitConfigurationParam(Model):
     """What the chat offers. API documentation: Create ChatKit session, `chatkit_configuration`.
@@ -123,9 +179,16 @@ class ChatSessionChatKitConfigurationParam(Model):
         history: Earlier threads shown to the end user.
     """
 
-    automatic_thread_titling: AutomaticThreadTitlingParam | Mapping[str, object] | None = None
-    file_upload: FileUploadParam | Mapping[str, object] | None = None
-    history: HistoryParam | Mapping[str, object] | None = None
+    automatic_thread_titling: AutomaticThreadTitlingParam | AutomaticThreadTitlingDict | None = None
+    file_upload: FileUploadParam | FileUploadDict | None = None
+    history: HistoryParam | HistoryDict | None = None
+
+
+class ChatSessionExpiresAfterDict(TypedDict):
+    """The keys of a `ChatSessionExpiresAfterParam`, for type checkers."""
+
+    seconds: int
+    anchor: NotRequired[Literal["created_at"]]
 
 
 @model
@@ -141,6 +204,12 @@ class ChatSessionExpiresAfterParam(Model):
     anchor: Literal["created_at"] = "created_at"
 
 
+class ChatSessionRateLimitsDict(TypedDict, total=False):
+    """The keys of a `ChatSessionRateLimitsParam`, for type checkers."""
+
+    max_requests_per_1_minute: int | None
+
+
 @model
 class ChatSessionRateLimitsParam(Model):
     """What the end user may send. API documentation: Create ChatKit session, `rate_limits`.
@@ -152,17 +221,31 @@ class ChatSessionRateLimitsParam(Model):
     max_requests_per_1_minute: int | None = None
 
 
-WorkflowLike: TypeAlias = ChatSessionWorkflowParam | Mapping[str, object] | str
+WorkflowLike: TypeAlias = ChatSessionWorkflowParam | ChatSessionWorkflowDict | str
 """A workflow: its parameters, a mapping with the same keys, or its id."""
 
-ChatKitConfigurationLike: TypeAlias = ChatSessionChatKitConfigurationParam | Mapping[str, object]
+ChatKitConfigurationLike: TypeAlias = (
+    ChatSessionChatKitConfigurationParam | ChatSessionChatKitConfigurationDict
+)
 """A configuration: its parameters, or a mapping with the same keys."""
 
-ExpiresAfterLike: TypeAlias = ChatSessionExpiresAfterParam | Mapping[str, object] | timedelta | int
+ExpiresAfterLike: TypeAlias = (
+    ChatSessionExpiresAfterParam | ChatSessionExpiresAfterDict | timedelta | int
+)
 """An expiration: its parameters, a mapping with the same keys, or whole seconds."""
 
-RateLimitsLike: TypeAlias = ChatSessionRateLimitsParam | Mapping[str, object] | int
+RateLimitsLike: TypeAlias = ChatSessionRateLimitsParam | ChatSessionRateLimitsDict | int
 """Rate limits: their parameters, a mapping with the same keys, or requests per minute."""
+
+
+class SessionCreateDict(TypedDict):
+    """The keys of a `SessionCreateParams`, for type checkers: annotate rows with it."""
+
+    user: str
+    workflow: WorkflowLike
+    chatkit_configuration: NotRequired[ChatKitConfigurationLike | None]
+    expires_after: NotRequired[ExpiresAfterLike | None]
+    rate_limits: NotRequired[RateLimitsLike | None]
 
 
 @model
