@@ -38,9 +38,9 @@ START_MEMORY = "a client made, ChatKit touched: memory, to openai"
 @pytest.mark.parametrize(
     ("row", "figures", "shown"),
     [
-        ("CPU time of a create, 50 at a time (less is better)", [CPU], "{:.2f}"),
+        ("CPU time of a `create` call, 50 at a time (less is better)", [CPU], "{:.2f}"),
         (
-            "creates per second, 500 at a time, a reply takes 50 ms (more is better)",
+            "`create` calls per second, 500 at a time, a reply takes 50 ms (more is better)",
             [RATE],
             "{:.0f}",
         ),
@@ -66,12 +66,12 @@ def test_first_screen_rounds_the_ratios():
     ratios = [float(MEASURED[figure][0]) for figure in (CPU, START, START_MEMORY)]
 
     assert list(words.values()) == pytest.approx(ratios, rel=0.15)
-    assert "A create takes about a ninth of the CPU time." in README
+    assert "A `create` call takes about a ninth of the CPU time." in README
     assert "takes about a fifth of the CPU time and half the memory" in README
 
 
 def test_creates_behind_a_limit_are_the_stored_ones():
-    ours, theirs, _ = CLAIMS["100 creates at once, the API accepts 25 per second"]
+    ours, theirs, _ = CLAIMS["100 `create` calls at once, the API accepts 25 per second"]
 
     for claim, measured in ((ours, "with the gate"), (theirs, "`openai`")):
         found = re.findall(rf"^\| {measured} \| (\d+) \| (\d+) \|", PUSH_BACK, re.MULTILINE)
