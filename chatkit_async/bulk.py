@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from math import inf
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeAlias, TypeVar, cast
@@ -28,6 +29,7 @@ from chatkit_async._transport import Progress, not_picklable
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,
+    APIStatusError,
     AuthenticationError,
     ChatKitError,
     ClientClosedError,
@@ -56,6 +58,7 @@ RowT = TypeVar("RowT")
 CreateRowT = TypeVar("CreateRowT", bound=CreateRow)
 CancelRowT = TypeVar("CancelRowT", bound=CancelRow)
 RowT_co = TypeVar("RowT_co", covariant=True)
+APIErrorT = TypeVar("APIErrorT", bound=APIError)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -140,6 +143,9 @@ CONCURRENCY = 64
 
 MAX_WAIT = 300.0
 """Seconds that a row waits at the rate gate without progress of its run, by default."""
+
+MAX_FAILURES = 50
+"""Rows that fail in the same way before any succeeds and stop their run, by default."""
 
 # The limits of a row ------------------------------------------------------------------------------
 
@@ -254,6 +260,43 @@ class RowLimits(Limits):
             self.deadline += seconds
 
 
+class AlikeFailures:
+    """Counts the rows that the API refuses in the same way before any succeeds.
+
+    One row's failure may be its own. When the first rows all fail alike, so will the rest: they
+    share a workflow that is not found, a field that is refused, or a server that is broken.
+    """
+
+    def __init__(self, limit: int | None, *, done: SuccessKind) -> None:
+        self.count: int = 0
+        self._limit = limit
+        self._done = done
+        self._way: object = None
+
+    def note_success(self) -> None:
+        """Count no more: the rows do not share a failure."""
+        self._limit = None
+
+    def note_failure(self, error: APIStatusError) -> bool:
+        """Return True if as many rows in a row as the limit says have failed like this."""
+        way = self._way_of(error)
+        self.count = self.count + 1 if way == self._way else 1
+        self._way = way
+        return way is not None and self._limit is not None and self.count >= self._limit
+
+    def _way_of(self, error: APIStatusError) -> object:
+        """Return what two failures that are alike share. None: each is its row's own."""
+        match error.status_code:
+            case HTTPStatus.BAD_REQUEST:
+                return error.status_code, error.message
+            case HTTPStatus.NOT_FOUND if self._done == "created":
+                return error.status_code  # to cancel, each row names a session of its own
+            case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                return HTTPStatus.INTERNAL_SERVER_ERROR
+            case _:
+                return None
+
+
 # A run --------------------------------------------------------------------------------------------
 
 
@@ -264,9 +307,10 @@ class BulkRun(Generic[RowT]):
     requests under way, and waits for their end; the outcomes that nobody took are still there to
     iterate over. Without the block a run that is not iterated to its end goes on in the background.
 
-    A failure that would hit every row stops the run: 401, 403, no quota left, a key that cannot be
-    right, a closed client, no connection since the row started, or a rate gate that stayed shut
-    for `max_wait`. It is not raised: `summary.stopped_by` has it.
+    A failure that would hit every row stops the run: 401, 403, 410, no quota left, a key that
+    cannot be right, a closed client, no connection since the row started, a rate gate that stayed
+    shut for `max_wait`, or `max_failures` rows that failed in the same way before any succeeded. It
+    is not raised: `summary.stopped_by` has it.
 
     What reading the rows raises, or a callable of yours, is raised as it is, after the outcomes of
     all rows that were read.
@@ -284,12 +328,14 @@ class BulkRun(Generic[RowT]):
         ordered: bool,
         rate: float | None,
         max_wait: float | None,
+        max_failures: int | None,
     ) -> None:
         self._calls = attempts
         self._build = build
         self._done: SuccessKind = done
         self._options = options
         self._patience = Patience(max_wait)
+        self._alike = AlikeFailures(max_failures, done=done)
         self._fanout = Fanout(
             self._work,
             self._skip,
@@ -419,8 +465,10 @@ class BulkRun(Generic[RowT]):
         ended = self._calls.seam.now()
         if progress.answered:
             self._last_reply = ended
-        if error is not None and self._hits_every_row(error, started):
-            self._stop_by(error)
+        if progress.result is not None:
+            self._alike.note_success()
+        elif error is not None:
+            self._stop_if_rows_share(error, started)
         return self._conclude(index, row, progress, error, ended - started)
 
     def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
@@ -470,10 +518,23 @@ class BulkRun(Generic[RowT]):
 
     # The end of a run
 
+    def _stop_if_rows_share(self, error: ChatKitError, started: float) -> None:
+        """Stop the run if a row's failure is one that the other rows will share."""
+        if self._hits_every_row(error, started):
+            self._stop_by(error)
+        elif isinstance(error, APIStatusError) and self._alike.note_failure(error):
+            reason = (
+                f"the run stopped because {self._alike.count} rows in a row failed in the same way "
+                f"and no session was {self._done} (see max_failures)"
+            )
+            self._stop_by(_retold(error, f"{reason}: {error.message}"))
+
     def _hits_every_row(self, error: ChatKitError, started: float) -> bool:
         """Whether a row's failure is none of the row's: any other would fail in the same way."""
         if is_no_connection(error):
             return self._last_reply < started
+        if isinstance(error, APIStatusError) and error.status_code == HTTPStatus.GONE:
+            return True
         out_of_quota = isinstance(error, RateLimitError) and is_out_of_quota(error)
         return self._patience.ran_out or out_of_quota or isinstance(error, _NO_ROWS_FAULT)
 
@@ -493,12 +554,17 @@ def _after_a_loss(error: ChatKitError) -> ChatKitError:
     """Say of a failure to connect, which sent nothing, why its row is unknown all the same."""
     if not isinstance(error, APIConnectionError) or not is_no_connection(error):
         return error
-    # Another one, as the run may have been stopped by this. Not copy(): where tblib is at work, as
-    # in a worker of Dask's, the two would share their attributes.
-    telling = type(error).__new__(type(error), *error.args)
-    vars(telling).update(vars(error))
-    telling.message = f"the answer to an earlier request was lost; then {error.message}"
-    return telling
+    return _retold(error, f"the answer to an earlier request was lost; then {error.message}")
+
+
+def _retold(error: APIErrorT, message: str) -> APIErrorT:
+    """Return a copy of an error with another message: rows and their run may share the error."""
+    # Not copy(): where tblib is at work, as in a worker of Dask's, the two would share their
+    # attributes.
+    copy = type(error).__new__(type(error), *error.args)
+    vars(copy).update(vars(error))
+    copy.message = message
+    return copy
 
 
 _NO_ROWS_FAULT = (
@@ -568,6 +634,7 @@ def refuse_bad_arguments(
     concurrency: object,
     rate: object,
     max_wait: object,
+    max_failures: object,
     capacity: int,
 ) -> None:
     """Refuse what cannot be right of a run, before a row is read; its rows are called `name`.
@@ -582,7 +649,11 @@ def refuse_bad_arguments(
             raise TypeError(f"unexpected keyword argument {option!r}; {hint}")
     given = described(rows)
     problems = bulk_problems(
-        concurrency=concurrency, rate=rate, max_wait=max_wait, capacity=capacity
+        concurrency=concurrency,
+        rate=rate,
+        max_wait=max_wait,
+        max_failures=max_failures,
+        capacity=capacity,
     )
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
         problems = [(name, f"should be an iterable of them, such as a list, is {given}"), *problems]

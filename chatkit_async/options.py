@@ -308,7 +308,12 @@ def request_problems(options: RequestOptions) -> list[Problem]:
 
 
 def bulk_problems(
-    *, concurrency: object, rate: object, max_wait: object, capacity: int
+    *,
+    concurrency: object,
+    rate: object,
+    max_wait: object,
+    max_failures: object,
+    capacity: int,
 ) -> list[Problem]:
     """What is wrong with the bounds of a bulk run, on a client with so many connections."""
     found = _Checks()
@@ -324,6 +329,8 @@ def bulk_problems(
             ("rate", f"should be starts per second, more than 0, or None, is {described(rate)}")
         )
     found.seconds("max_wait", max_wait)
+    if max_failures is not None:
+        found.whole("max_failures", max_failures, least=1)
     return found
 
 

@@ -22,6 +22,7 @@ from chatkit_async._cancellation import run_to_end
 from chatkit_async._protocol import Call, cancel_session, create_session, warn_of_latest
 from chatkit_async.bulk import (
     CONCURRENCY,
+    MAX_FAILURES,
     MAX_WAIT,
     BulkRun,
     CancelRowT,
@@ -288,6 +289,7 @@ class AsyncSessions:
         ordered: bool = False,
         rate: float | None = None,
         max_wait: float | None = MAX_WAIT,
+        max_failures: int | None = MAX_FAILURES,
         defaults: Mapping[str, object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> BulkRun[CreateRowT]:
@@ -308,6 +310,9 @@ class AsyncSessions:
             max_wait: Seconds that a row waits for the rate gate, after the API pushed back, while
                 the API takes up no request of the run; then the run stops. None: no limit. These
                 waits count against no row's `timeout` or `max_retries`.
+            max_failures: Rows in a row that fail in the same way before any succeeds; then the run
+                stops. The same way is 404, 400 with the same message, or a status from 500 up.
+                None: no limit.
             defaults: What rows have that do not say otherwise, under the keys of `create`'s
                 arguments.
             **options: What differs for these calls from the client: see `RequestOptions`; its
@@ -326,6 +331,7 @@ class AsyncSessions:
             concurrency=concurrency,
             rate=rate,
             max_wait=max_wait,
+            max_failures=max_failures,
             capacity=self._attempts.transport.capacity,
         )
         return BulkRun(
@@ -338,6 +344,7 @@ class AsyncSessions:
             ordered=ordered,
             rate=rate,
             max_wait=max_wait,
+            max_failures=max_failures,
         )
 
     def cancel_many(
@@ -348,6 +355,7 @@ class AsyncSessions:
         ordered: bool = False,
         rate: float | None = None,
         max_wait: float | None = MAX_WAIT,
+        max_failures: int | None = MAX_FAILURES,
         **options: Unpack[RequestOptions],
     ) -> BulkRun[CancelRowT]:
         """Cancel sessions, and say of each what became of it: see `BulkRun`.
@@ -358,6 +366,7 @@ class AsyncSessions:
             ordered: As in `create_many`.
             rate: As in `create_many`.
             max_wait: As in `create_many`.
+            max_failures: As in `create_many`, but for 404: each row has a session of its own.
             **options: As in `create_many`.
 
         Raises:
@@ -373,6 +382,7 @@ class AsyncSessions:
             concurrency=concurrency,
             rate=rate,
             max_wait=max_wait,
+            max_failures=max_failures,
             capacity=self._attempts.transport.capacity,
         )
         return BulkRun(
@@ -385,6 +395,7 @@ class AsyncSessions:
             ordered=ordered,
             rate=rate,
             max_wait=max_wait,
+            max_failures=max_failures,
         )
 
 

@@ -15,6 +15,7 @@ from chatkit_async._protocol import warn_of_latest
 from chatkit_async._transport import Transport, not_picklable
 from chatkit_async.bulk import (
     CONCURRENCY,
+    MAX_FAILURES,
     MAX_WAIT,
     BulkRun,
     BulkSummary,
@@ -335,6 +336,7 @@ class Sessions:
         ordered: bool = False,
         rate: float | None = None,
         max_wait: float | None = MAX_WAIT,
+        max_failures: int | None = MAX_FAILURES,
         defaults: Mapping[str, object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> "BlockingBulkRun[CreateRowT]":
@@ -355,6 +357,9 @@ class Sessions:
             max_wait: Seconds that a row waits for the rate gate, after the API pushed back, while
                 the API takes up no request of the run; then the run stops. None: no limit. These
                 waits count against no row's `timeout` or `max_retries`.
+            max_failures: Rows in a row that fail in the same way before any succeeds; then the run
+                stops. The same way is 404, 400 with the same message, or a status from 500 up.
+                None: no limit.
             defaults: What rows have that do not say otherwise, under the keys of `create`'s
                 arguments.
             **options: What differs for these calls from the client: see `RequestOptions`; its
@@ -372,6 +377,7 @@ class Sessions:
             ordered=ordered,
             rate=rate,
             max_wait=max_wait,
+            max_failures=max_failures,
             defaults=defaults,
             **options,
         )
@@ -385,6 +391,7 @@ class Sessions:
         ordered: bool = False,
         rate: float | None = None,
         max_wait: float | None = MAX_WAIT,
+        max_failures: int | None = MAX_FAILURES,
         **options: Unpack[RequestOptions],
     ) -> "BlockingBulkRun[CancelRowT]":
         """Cancel sessions, and say of each what became of it: see `BlockingBulkRun`.
@@ -395,6 +402,7 @@ class Sessions:
             ordered: As in `create_many`.
             rate: As in `create_many`.
             max_wait: As in `create_many`.
+            max_failures: As in `create_many`, but for 404: each row has a session of its own.
             **options: As in `create_many`.
 
         Raises:
@@ -409,6 +417,7 @@ class Sessions:
             ordered=ordered,
             rate=rate,
             max_wait=max_wait,
+            max_failures=max_failures,
             **options,
         )
         return BlockingBulkRun(run, session_ids, self._loop_thread)
@@ -421,9 +430,10 @@ class BlockingBulkRun(Generic[RowT]):
     requests under way, and waits for their end; the outcomes that nobody took are still there to
     iterate over. Without the block a run that is not iterated to its end goes on in the background.
 
-    A failure that would hit every row stops the run: 401, 403, no quota left, a key that cannot be
-    right, a closed client, no connection since the row started, or a rate gate that stayed shut
-    for `max_wait`. It is not raised: `summary.stopped_by` has it.
+    A failure that would hit every row stops the run: 401, 403, 410, no quota left, a key that
+    cannot be right, a closed client, no connection since the row started, a rate gate that stayed
+    shut for `max_wait`, or `max_failures` rows that failed in the same way before any succeeded. It
+    is not raised: `summary.stopped_by` has it.
 
     What reading the rows raises, or a callable of yours, is raised as it is, after the outcomes of
     all rows that were read.

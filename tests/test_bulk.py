@@ -11,7 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping
 from functools import wraps
-from itertools import count
+from itertools import count, cycle, islice
 from math import inf
 from types import MappingProxyType
 
@@ -28,6 +28,7 @@ from chatkit_async import (
     APIConnectionError,
     APIError,
     APIResponseError,
+    APIStatusError,
     APITimeoutError,
     AsyncChatKit,
     AuthenticationError,
@@ -46,7 +47,7 @@ from chatkit_async import (
 )
 from chatkit_async._attempts import Attempts, Seam
 from chatkit_async._transport import Transport
-from chatkit_async.bulk import BulkRun, cancellation, in_batches
+from chatkit_async.bulk import AlikeFailures, BulkRun, cancellation, in_batches
 from chatkit_async.emulator import Emulator, TokenBucket
 from chatkit_async.options import Settings
 
@@ -109,7 +110,13 @@ def of_stub(send, rows, *, done="created", **options):
     attempts = Attempts(Settings.resolve({"api_key": KEY}), Transport(max_connections=1000))
     attempts.seam = Seam(now=now)
     attempts.make = send
-    bounds = {"concurrency": 2, "ordered": True, "rate": None, "max_wait": None} | options
+    bounds = {
+        "concurrency": 2,
+        "ordered": True,
+        "rate": None,
+        "max_wait": None,
+        "max_failures": None,
+    } | options
     return BulkRun(attempts, lambda row: row, rows, done=done, options={}, **bounds)
 
 
@@ -324,6 +331,8 @@ async def test_outcomes_pickle_and_show_neither_row_nor_secret(client, emulator)
         ({"rate": "fast"}, "rate"),
         ({"max_wait": 0}, "max_wait"),
         ({"max_wait": "long"}, "max_wait"),
+        ({"max_failures": 0}, "max_failures"),
+        ({"max_failures": True}, "max_failures"),
         ({"timeout": -1}, "timeout"),
         ({"extra_body": {"a": b"bytes"}}, "extra_body.a"),
         ({"rows": "user_1"}, "rows"),
@@ -534,6 +543,7 @@ def unused_port():
     [
         ({"status": 401}, AuthenticationError),
         ({"status": 403}, PermissionDeniedError),
+        ({"status": 410}, APIStatusError),
         ({"status": 429, "code": "insufficient_quota"}, RateLimitError),
     ],
     ids=repr,
@@ -550,6 +560,121 @@ async def test_a_failure_that_would_hit_every_row_stops_the_run(emulator, fault,
     assert kinds(outcomes) == {"rejected": 4}
     assert run.summary.stopped_by in [outcome.error for outcome in outcomes]
     assert len(list(rows)) == 996
+
+
+def refusal(status, message="no"):
+    return APIStatusError(message, status_code=status)
+
+
+ALIKE = {
+    "404": (refusal(404), refusal(404, "another workflow")),
+    "400": (refusal(400), refusal(400)),
+    "5xx": (refusal(500), refusal(503, "overloaded"), refusal(520)),
+}
+NOT_ALIKE = {
+    "400": (refusal(400, "bad a"), refusal(400, "bad b")),
+    "statuses": (refusal(404), refusal(400)),
+    "422": (refusal(422), refusal(422)),
+}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+@pytest.mark.parametrize("errors", ALIKE.values(), ids=ALIKE)
+def test_failures_that_are_alike_reach_their_limit(errors, limit):
+    alike = AlikeFailures(limit, done="created")
+
+    said = [alike.note_failure(error) for error in islice(cycle(errors), limit)]
+
+    assert said == [False] * (limit - 1) + [True]
+    assert alike.count == limit
+
+
+@pytest.mark.parametrize("errors", NOT_ALIKE.values(), ids=NOT_ALIKE)
+def test_failures_that_differ_reach_no_limit(errors):
+    alike = AlikeFailures(2, done="created")
+
+    assert not any(alike.note_failure(error) for error in islice(cycle(errors), 20))
+
+
+def test_failures_count_in_a_row_and_before_a_success():
+    alike = AlikeFailures(3, done="created")
+    errors = [refusal(404), refusal(404), refusal(500), refusal(404), refusal(404)]
+    assert not any(map(alike.note_failure, errors))
+
+    alike.note_success()
+
+    assert not any(alike.note_failure(refusal(404)) for _ in range(10))
+
+
+def test_failures_without_a_limit_are_no_reason_to_stop():
+    alike = AlikeFailures(None, done="created")
+
+    assert not any(alike.note_failure(refusal(404)) for _ in range(100))
+
+
+def test_sessions_to_cancel_are_not_found_one_by_one():
+    alike = AlikeFailures(1, done="cancelled")
+
+    assert not alike.note_failure(refusal(404))
+    assert alike.note_failure(refusal(500))
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+@on_virtual_time()
+async def test_rows_that_all_fail_alike_stop_the_run(emulator, status):
+    emulator.fail(status=status, times=None)
+    rows = iter([{"user": ""}, *users(1000)])
+    async with virtual.client(emulator, max_retries=0) as client:
+        run = client.sessions.create_many(rows, defaults=DEFAULTS, concurrency=4)
+        outcomes = await run.results()
+
+    stopped_by = run.summary.stopped_by
+    assert stopped_by.status_code == status
+    assert stopped_by.message.startswith(
+        "the run stopped because 50 rows in a row failed in the same way and no session was created "
+        f"(see max_failures): the API replied {status}"
+    )
+    rejected = [outcome for outcome in outcomes if outcome.kind == "rejected"]
+    assert 51 <= len(rejected) <= 54  # with the bad row
+    assert not any("the run stopped" in str(outcome.error) for outcome in rejected)
+    assert len(list(rows)) > 900
+
+
+@pytest.mark.parametrize("max_failures", [1, 7, None])
+@on_virtual_time()
+async def test_max_failures_can_be_chosen(emulator, max_failures):
+    emulator.fail(status=404, times=None)
+    async with virtual.client(emulator) as client:
+        run = client.sessions.create_many(
+            users(80), defaults=DEFAULTS, concurrency=1, max_failures=max_failures
+        )
+        await run.results()
+
+    assert run.summary.rejected == (max_failures or 80)
+    assert (run.summary.stopped_by is None) == (max_failures is None)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+@on_virtual_time()
+async def test_a_run_that_created_a_session_goes_on(emulator, status):
+    async with virtual.client(emulator, max_retries=0) as client:
+        emulator.fail(status=status, with_body={"workflow.id": "wf_none"}, times=None)
+        rows = ["user_0", *({"user": user, "workflow": "wf_none"} for user in users(119))]
+        run = client.sessions.create_many(rows, defaults=DEFAULTS, concurrency=1, max_failures=5)
+        await run.results()
+
+    assert (run.summary.created, run.summary.rejected) == (1, 119)
+    assert run.summary.stopped_by is None
+
+
+@on_virtual_time()
+async def test_sessions_that_are_not_found_do_not_stop_a_cancelling_run(emulator):
+    async with virtual.client(emulator) as client:
+        run = client.sessions.cancel_many([f"cksess_{each}" for each in range(120)])
+        await run.results()
+
+    assert run.summary.rejected == 120
+    assert run.summary.stopped_by is None
 
 
 async def test_no_connection_at_all_stops_the_run_with_the_rows_not_attempted():

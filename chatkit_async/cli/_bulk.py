@@ -14,10 +14,10 @@ from typing import Any, TypeVar, cast
 import attrs
 import click
 
-from chatkit_async.bulk import CONCURRENCY, BulkRun, SuccessKind
+from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, BulkRun, SuccessKind
 from chatkit_async.cli._failures import AUTHENTICATION, INTERRUPTED, PARTIAL, USAGE, exit_code
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
-from chatkit_async.cli._journal import Header, Journal, lock
+from chatkit_async.cli._journal import NOT_OF_THE_ROW, Header, Journal, lock
 from chatkit_async.cli._options import debug_option, secret_option, timeout_option
 from chatkit_async.cli._output import counted, note, without_secrets
 from chatkit_async.cli._rows import (
@@ -85,6 +85,14 @@ def _run_options(command: F) -> F:
             metavar="N",
             help="Rows started per second, at most. Default: no limit.",
         ),
+        click.option(
+            "--max-failures",
+            type=click.IntRange(0),
+            default=MAX_FAILURES,
+            show_default=True,
+            metavar="N",
+            help="Stop when N rows fail alike before any succeeds. 0: go on.",
+        ),
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Send N rows, and end."),
         timeout_option("Limit of each row, waits for the rate limit not counted."),
         debug_option,
@@ -109,6 +117,7 @@ class Options:
     dry_run: bool
     concurrency: int
     rate: float | None
+    max_failures: int
     limit: int | None
     timeout: float
     renew_expired: bool = False
@@ -124,6 +133,14 @@ class Options:
         # Not click's own range, which lets NaN through; and here, before there is a journal.
         if self.rate is not None and not 0 < self.rate < inf:
             raise click.UsageError("--rate should be more than 0, and finite.")
+
+    def bounds(self) -> dict[str, Any]:
+        """Return the bounds of the run, as its method takes them."""
+        return {
+            "concurrency": self.concurrency,
+            "rate": self.rate,
+            "max_failures": self.max_failures or None,
+        }
 
 
 _SOURCE = click.argument(
@@ -190,9 +207,7 @@ def create(
                 header,
                 rows,
                 "created",
-                lambda client, values: client.sessions.create_many(
-                    values, concurrency=given.concurrency, rate=given.rate
-                ),
+                lambda client, values: client.sessions.create_many(values, **given.bounds()),
             )
         )
 
@@ -224,9 +239,7 @@ def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
                 header,
                 rows,
                 "cancelled",
-                lambda client, ids: client.sessions.cancel_many(
-                    ids, concurrency=given.concurrency, rate=given.rate
-                ),
+                lambda client, ids: client.sessions.cancel_many(ids, **given.bounds()),
             )
         )
 
@@ -362,8 +375,10 @@ def _advise(job: Job[V], given: Options) -> None:
         return
     if job.unfinished:
         note("--resume goes on from here.")
-    # What ended the run early rejected rows as well, which need no other option.
-    rejected = 0 if job.interrupted or job.stopped_by is not None else job.totals["rejected"]
+    # An error that --resume sends rows again after rejected some as well.
+    status = getattr(job.stopped_by, "status_code", None)
+    sent_again = job.stopped_by is not None and (status is None or status in NOT_OF_THE_ROW)
+    rejected = 0 if job.interrupted or sent_again else job.totals["rejected"]
     for number, advice in (
         (job.totals["unknown"], "of unknown outcome: --resume --retry-unknown to send again."),
         (rejected, "rejected: mend the input, then --resume --retry-rejected."),

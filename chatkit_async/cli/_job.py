@@ -339,7 +339,9 @@ class Job(Generic[V]):
                     self._say(f"line {row.line}: {outcome.kind}, and not written.")
         if not sessions:
             return
-        cancelled = client.sessions.cancel_many(list(sessions), max_wait=UNDO, timeout=UNDO)
+        cancelled = client.sessions.cancel_many(
+            list(sessions), max_wait=UNDO, max_failures=None, timeout=UNDO
+        )
         for undone in await cancelled.results():
             said = "cancelled" if undone.session is not None else f"NOT cancelled: {undone.error}"
             self._say(

@@ -36,7 +36,7 @@ _OWNER_ONLY = 0o600
 _GROUP_AND_OTHERS = 0o077
 
 # Refusals of the key or of the rate, which are not a row's fault: a resumed run sends it again.
-_NOT_OF_THE_ROW = (401, 403, 429)
+NOT_OF_THE_ROW = (401, 403, 410, 429)
 
 
 class JournalError(click.ClickException):
@@ -462,7 +462,7 @@ def _state(record: Mapping[str, object], now: float) -> State:
             return State.DONE
         case "rejected":
             status = _member(record.get("error"), "status_code")
-            return State.OPEN if status in _NOT_OF_THE_ROW else State.REJECTED
+            return State.OPEN if status in NOT_OF_THE_ROW else State.REJECTED
         case "unknown":
             return State.UNKNOWN
         case "not_attempted":

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -185,6 +186,7 @@ def test_a_warning_is_shown_once(invoke, emulator, folder):
     [
         ({"status": 401}, 4),
         ({"status": 403}, 4),
+        ({"status": 410}, 3),
         ({"status": 429, "code": "insufficient_quota"}, 3),
     ],
 )
@@ -202,6 +204,27 @@ def test_what_would_hit_every_row_stops_the_run_and_resuming_sends_the_rest(
     assert result.exit_code == 0
     assert "20 rows: 20 created." in result.stderr
     assert users(emulator) == expected(20)
+
+
+def test_rows_that_fail_alike_stop_the_run_and_can_be_sent_again(invoke, emulator, rows):
+    emulator.fail(status=404, times=3)
+    result = create(invoke, rows(20), "--concurrency", "1", "--max-failures", "3")
+    assert result.exit_code == 3
+    assert "Stopped: the run stopped because 3 rows in a row failed" in result.stderr
+    assert "3 rows rejected: mend the input, then --resume --retry-rejected." in result.stderr
+
+    result = resume(invoke, "rows.jsonl", "--retry-rejected")
+
+    assert result.exit_code == 0
+    assert users(emulator) == expected(20)
+
+
+@pytest.mark.parametrize(("limit", "rejected"), [("0", 60), ("55", 55)])
+def test_max_failures_can_be_chosen(invoke, emulator, rows, limit, rejected):
+    emulator.fail(status=404, times=None)
+    result = create(invoke, rows(60), "--concurrency", "1", "--max-failures", limit)
+    assert result.exit_code == 3
+    assert Counter(kinds())["rejected"] == rejected
 
 
 def test_where_nobody_answers_the_run_stops(invoke, environment, rows):
@@ -306,6 +329,7 @@ def test_an_input_that_cannot_be_opened_says_so(invoke, emulator, rows, monkeypa
         (["--rate", "nan"], "--rate should be more than 0, and finite."),
         (["--rate", "inf"], "--rate should be more than 0, and finite."),
         (["--limit", "0"], "--limit"),
+        (["--max-failures", "-1"], "--max-failures"),
     ],
 )
 def test_options_that_make_no_sense_are_wrong_usage(invoke, emulator, rows, arguments, said):
