@@ -235,13 +235,15 @@ def mutants(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Play stories of client and emulator: -- --seed N for one, -- --seeds 100000 for many.
 
-    Without arguments, callers are also interrupted at each of their bytecodes.
+    Without arguments, callers are also interrupted at each of their bytecodes, and surplus replies
+    come after every delay.
     """
     session.install(".", *group("tests"))
     session.env["PYTHONPATH"] = "tests"
     if not session.posargs:
         every = {"SWEEP_STRIDE": "1"}
-        session.run("python", "-P", "-m", "pytest", "tests/test_interruption.py", env=every)
+        sweeps = ["tests/test_interruption.py", "tests/test_surplus.py"]
+        session.run("python", "-P", "-m", "pytest", *sweeps, env=every)
     session.run("python", "-P", "-m", "simulation", *session.posargs)
 
 

@@ -37,6 +37,7 @@ UNREAD = {
     "a byte": REPLY[:1],
     "a status line": b"HTTP/1.1 200 OK\r\n",
     "half a header": REPLY[:40],
+    "a header that is refused": b"HTTP/1.1 200 OK\r\nSec-WebSocket-Key1: 1",
     "headers": REPLY[:-2],
     "all but a byte": REPLY[:-1],
 }

@@ -13,12 +13,12 @@ import aiohttp
 import pytest
 from servers import http, serve, session_of
 
-from chatkit_async import AsyncChatKit, ChatKit, RetryPolicy
+from chatkit_async import APIResponseError, AsyncChatKit, ChatKit, RetryPolicy
 from chatkit_async.web import ClientSecretEndpoint
 
 KEY = "sk-test-0123456789"
-# With CHATKIT_SOAK, which `nox -s soak` sets, every delay with every caller; else a sample.
-SOAK = "CHATKIT_SOAK" in os.environ
+# `nox -s soak` sets SWEEP_STRIDE=1: every delay with every caller. By default a sample.
+SOAK = os.environ.get("SWEEP_STRIDE") == "1"
 DELAYS = [each / 1000 for each in range(0, 101, 10)] if SOAK else [0.0, 0.005]
 PAUSES = [0.0, 0.005, 0.05] if SOAK else [0.0, 0.01]
 QUICK = RetryPolicy(initial_backoff=0.001, max_backoff=0.001)
@@ -238,6 +238,93 @@ async def test_a_late_duplicate_affects_one_call(caller):
 
     assert_everyone_has_their_own(found)
     assert server.requests == 21
+
+
+async def test_a_reply_to_another_request_is_lost():
+    """A row whose attempts all get another user's session has sent as many requests as it lost."""
+    server = SurplusServer(None, None, session=lambda user: session_of("stranger"))
+    async with (
+        serve(server) as wires,
+        AsyncChatKit(api_key=KEY, base_url=wires.base_url, retry_policy=QUICK) as client,
+    ):
+        [outcome] = await client.sessions.create_many(
+            ["ada"], defaults={"workflow": "wf_123"}
+        ).results()
+
+    assert (outcome.kind, outcome.attempts, outcome.lost) == ("unknown", 3, 3)
+    assert outcome.error.kind == "mismatched"
+    assert wires.connections == 3
+
+
+async def test_a_reply_to_another_request_draws_on_the_retry_budget():
+    server = SurplusServer(None, None, session=lambda user: session_of("stranger"))
+    async with (
+        serve(server) as wires,
+        AsyncChatKit(api_key=KEY, base_url=wires.base_url, retry_policy=QUICK) as client,
+    ):
+        for _ in range(15):
+            with pytest.raises(APIResponseError) as caught:
+                await client.sessions.create(user="ada", workflow="wf_123")
+
+    assert server.requests == 15 + 20  # the budget
+    assert caught.value.attempts == 1
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["async", "blocking"])
+async def test_replies_are_taken_as_they_come_without_verify_replies(blocking):
+    server = SurplusServer(None, None, session=lambda user: session_of("stranger"))
+    async with serve(server) as wires:
+        options = {"api_key": KEY, "base_url": wires.base_url}
+        if blocking:
+
+            def create():
+                with ChatKit(**options) as client:
+                    trusting = client.with_options(verify_replies=False)
+                    return trusting.sessions.create(user="ada", workflow="wf_123")
+
+            session = await asyncio.to_thread(create)
+        else:
+            async with AsyncChatKit(**options, verify_replies=False) as client:
+                session = await client.sessions.create(user="ada", workflow="wf_123")
+
+    assert session.user == "stranger"
+    assert server.requests == 1
+
+
+async def test_a_gateway_that_normalises_ids_fails_no_create():
+    users = ["Ada", "\uff21\uff24\uff21", "ada  lovelace ", "stra\u00dfe", "cafe\u0301"]
+    server = SurplusServer(
+        None, None, session=lambda user: session_of(" ".join(user.upper().split()))
+    )
+    async with (
+        serve(server) as wires,
+        AsyncChatKit(api_key=KEY, base_url=wires.base_url) as client,
+    ):
+        for user in users:
+            await client.sessions.create(user=user, workflow="wf_123")
+
+    assert server.requests == len(users)
+
+
+async def test_a_user_of_extra_body_gets_their_own():
+    server = SurplusServer(SURPLUS["duplicate"], "after")
+    async with (
+        serve(server) as wires,
+        AsyncChatKit(api_key=KEY, base_url=wires.base_url, retry_policy=QUICK) as client,
+    ):
+        for number in range(4):
+            session = await client.sessions.create(
+                user="ada", workflow="wf_123", extra_body={"user": f"user_{number}"}
+            )
+            assert session.client_secret == f"ek_of_user_{number}"
+
+
+async def test_a_408_closes_the_connection_it_came_on():
+    """The reply to the request that the 408 crossed comes late, and reaches nobody."""
+    server = SurplusServer(SURPLUS["408"], "after", session=off_schema)
+    found = await handed_out(server, by_create, rounds=6)
+
+    assert_everyone_has_their_own(found)
 
 
 # Fifty connections
