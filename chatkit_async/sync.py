@@ -660,3 +660,11 @@ class _Client(AsyncChatKit):
 
     def __reduce__(self) -> str:
         raise not_picklable(ChatKit)  # the one that users know
+
+
+def parts_of(client: ChatKit) -> tuple[AsyncChatKit, LoopThread]:
+    """Return the client behind a blocking one, and the thread that runs its coroutines.
+
+    It is a function, so that no user of a client meets it.
+    """
+    return client._client, client._loop_thread  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

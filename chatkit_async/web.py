@@ -8,18 +8,15 @@ import asyncio
 import hmac
 import json
 import logging
-import os
-import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from http import HTTPStatus
 from math import ceil
 from types import MappingProxyType
-from typing import Any, Unpack, cast
-from weakref import WeakSet, WeakValueDictionary
+from typing import Any, Protocol, TypeVar, Unpack, cast
+from weakref import WeakValueDictionary
 
 import attrs
 
@@ -50,7 +47,7 @@ from chatkit_async.models import (
 from chatkit_async.options import RequestOptions, hidden, hide
 from chatkit_async.secret import Secret
 from chatkit_async.sessions import APIResponse
-from chatkit_async.sync import ChatKit
+from chatkit_async.sync import ChatKit, parts_of
 
 __all__ = ["BlockingClientSecretEndpoint", "ClientSecretEndpoint", "ClientSecretResponse"]
 
@@ -61,6 +58,15 @@ MAX_SECRETS = 10_000
 
 LIFETIME = 600
 """Seconds that a session lives where `expires_after` does not say: the API's own default."""
+
+FAILURE_TTL = 10.0
+"""Seconds that a permanent failure is remembered, for each set of parameters."""
+
+MAX_FAILURES = 10_000
+"""Permanent failures that are remembered at a time."""
+
+LOG_INTERVAL = 60.0
+"""Seconds between two log lines about the same permanent failure."""
 
 RETRY_AFTER = 5
 """Seconds to wait that a browser is told where the API names none."""
@@ -145,7 +151,12 @@ class ClientSecretEndpoint:
                            refused, no quota left, a bad certificate, a reply without a secret.
     ====== =============== ======================================================================
 
-    The error itself goes to the logger `chatkit_async`, once per create, and to `on_error`.
+    A permanent failure (401, 403, 404, 410) is remembered for 10 seconds: until then, requests with
+    the same parameters get the same response without another create.
+
+    The error itself goes to the logger `chatkit_async`, once per create, and to `on_error`. Of
+    failures that become a 502, one line is logged a minute, with the number of requests that failed
+    in the same way since the line before.
 
     It may be used from several event loops and threads: they share the secrets that were issued,
     while a create under way is shared within its loop only.
@@ -160,8 +171,8 @@ class ClientSecretEndpoint:
             sessions live no longer than that, or with `math.inf`, none is handed out twice.
         max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
             and those that have ended.
-        on_error: Called with each error that became a 502, 503 or 504; it should neither block nor
-            ask this endpoint. What it raises is raised as it is.
+        on_error: Called once with each error that became a 502, 503 or 504, by one of the requests
+            that wait for the create. It should not block. What it raises, `handle` raises there.
         **options: What differs for these calls from the client: see `RequestOptions`.
 
     Raises:
@@ -193,13 +204,14 @@ class ClientSecretEndpoint:
             "expires_after": expires_after,
             "rate_limits": rate_limits,
         }
-        self._client = client
-        self._options = options
-        self._core = _EndpointCore(given, options, min_ttl, max_secrets, on_error)
-        # Weak: a create is worth something as long as somebody waits for it.
-        self._in_flight = WeakValueDictionary[
-            tuple[asyncio.AbstractEventLoop, bytes], _SharedCreate
-        ]()
+        self._core = _EndpointCore(
+            client,
+            given,
+            options,
+            min_ttl=min_ttl,
+            max_secrets=max_secrets,
+            on_error=on_error,
+        )
 
     async def handle(
         self,
@@ -225,8 +237,8 @@ class ClientSecretEndpoint:
 
         Raises:
             ParameterError: what you gave for this user cannot be right; nothing was sent.
-            Exception: what your own `api_key`, `on_attempt` or `on_error` raised, to all who share
-                the create.
+            Exception: what your own `api_key` or `on_attempt` raised, to all who share the create,
+                or what your `on_error` raised, to the one that called it.
         """
         current_secret = hide(current_secret)  # before anything can raise: see there
         given = {
@@ -238,25 +250,7 @@ class ClientSecretEndpoint:
         request = self._core.accept(user, current_secret, given)
         if isinstance(request, ClientSecretResponse):
             return request
-        if (found := self._core.find(request)) is not None:
-            return found
-        place = (asyncio.get_running_loop(), request.key)
-        shared = self._in_flight.get(place)
-        if shared is None or not shared.can_be_joined:
-            shared = self._in_flight[place] = _SharedCreate(self._create(request))
-        return await shared.outcome()
-
-    async def _create(self, request: "_Request") -> ClientSecretResponse:
-        try:
-            reply = await self._client.sessions.with_raw_response.create(
-                **request.arguments(), **self._options
-            )
-            issued = self._core.read(request, reply)
-        except ChatKitError as error:
-            return self._core.refuse(error)
-        # Nothing is awaited from here to the task's end: who comes next finds the secret.
-        self._core.keep(request, issued)
-        return issued.response
+        return self._core.respond(await self._core.create(request))
 
 
 class BlockingClientSecretEndpoint:
@@ -267,8 +261,9 @@ class BlockingClientSecretEndpoint:
         response = endpoint.handle(user=user_id, current_secret=current)
 
     Everything is as in `ClientSecretEndpoint`: reuse, failures, arguments. One create is under way
-    per user and process; the threads that ask meanwhile wait for its outcome. Ctrl-C in the thread
-    that creates leaves the create to the next one.
+    per user and process; the threads that ask meanwhile wait for its outcome. Ctrl-C in one of them
+    leaves the create to the others. It runs on the client's own thread; a secret that was issued is
+    handed out again in the thread that asks, without waiting for any other.
 
     Args:
         client: The client to create sessions with. It is not closed.
@@ -280,8 +275,8 @@ class BlockingClientSecretEndpoint:
             sessions live no longer than that, or with `math.inf`, none is handed out twice.
         max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
             and those that have ended.
-        on_error: Called with each error that became a 502, 503 or 504; it should neither block nor
-            ask this endpoint. What it raises is raised as it is.
+        on_error: Called once with each error that became a 502, 503 or 504, by one of the requests
+            that wait for the create. It should not block. What it raises, `handle` raises there.
         **options: What differs for these calls from the client: see `RequestOptions`.
 
     Raises:
@@ -311,9 +306,15 @@ class BlockingClientSecretEndpoint:
             "expires_after": expires_after,
             "rate_limits": rate_limits,
         }
-        self._client = client
-        self._options = options
-        self._core = _EndpointCore(given, options, min_ttl, max_secrets, on_error)
+        async_client, self._loop_thread = parts_of(client)
+        self._core = _EndpointCore(
+            async_client,
+            given,
+            options,
+            min_ttl=min_ttl,
+            max_secrets=max_secrets,
+            on_error=on_error,
+        )
 
     def handle(
         self,
@@ -339,8 +340,8 @@ class BlockingClientSecretEndpoint:
 
         Raises:
             ParameterError: what you gave for this user cannot be right; nothing was sent.
-            Exception: what your own `api_key`, `on_attempt` or `on_error` raised, to all who share
-                the create.
+            Exception: what your own `api_key` or `on_attempt` raised, to all who share the create,
+                or what your `on_error` raised, to the one that called it.
         """
         current_secret = hide(current_secret)  # before anything can raise: see there
         given = {
@@ -352,51 +353,11 @@ class BlockingClientSecretEndpoint:
         request = self._core.accept(user, current_secret, given)
         if isinstance(request, ClientSecretResponse):
             return request
-        while True:
-            with self._core.lock:
-                if (found := self._core.find(request)) is not None:
-                    return found
-                shared = self._core.in_flight.get(request.key)
-                if mine := shared is None:
-                    shared = self._core.in_flight[request.key] = Future()
-            response = self._lead(request, shared) if mine else shared.result()
-            if response is not None:
-                return response
-
-    def _lead(
-        self, request: "_Request", shared: "Future[ClientSecretResponse | None]"
-    ) -> ClientSecretResponse:
-        """Create a session for all who wait; None tells them that they have to do it themselves."""
         try:
-            issued, response = self._create(request)
-        except Exception as error:
-            self._finish(request, None)
-            shared.set_exception(error)
-            raise
-        except BaseException:  # such as Ctrl-C: this thread's affair
-            self._finish(request, None)
-            shared.set_result(None)
-            raise
-        self._finish(request, issued)
-        shared.set_result(response)
-        return response
-
-    def _create(self, request: "_Request") -> "tuple[_IssuedSecret | None, ClientSecretResponse]":
-        try:
-            reply = self._client.sessions.with_raw_response.create(
-                **request.arguments(), **self._options
-            )
-            issued = self._core.read(request, reply)
-        except ChatKitError as error:
-            return None, self._core.refuse(error)
-        return issued, issued.response
-
-    def _finish(self, request: "_Request", issued: "_IssuedSecret | None") -> None:
-        # At once: who finds no create under way finds its secret, or makes another.
-        with self._core.lock:
-            if issued is not None:
-                self._core.keep(request, issued)
-            del self._core.in_flight[request.key]
+            outcome = self._loop_thread.run(self._core.create, request)
+        except ChatKitError as error:  # the client is closed
+            outcome = self._core.fail(request, error)
+        return self._core.respond(outcome)
 
 
 def _check_client(client: object, wrong: type[object], wanted: str) -> None:
@@ -405,22 +366,21 @@ def _check_client(client: object, wrong: type[object], wanted: str) -> None:
 
 
 class _SharedCreate:
-    """A create under way on a loop, and how many wait for it there."""
+    """A create in progress on a loop, and how many wait for it there."""
 
-    def __init__(self, work: Coroutine[Any, Any, ClientSecretResponse]) -> None:
+    def __init__(self, work: "Coroutine[Any, Any, _Outcome]") -> None:
         self._task = asyncio.create_task(work)
-        self._task.add_done_callback(_retrieve_outcome)
         self._waiting = 0
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether it has neither been given up nor come to its end.
+        """True if it has neither been given up nor ended.
 
-        Who knows its secret may ask again before all who waited for it have gone on.
+        Whoever knows its secret may ask again before all who waited for it have gone on.
         """
         return self._waiting > 0 and not self._task.done()
 
-    async def outcome(self) -> ClientSecretResponse:
+    async def outcome(self) -> "_Outcome":
         self._waiting += 1
         try:
             # Cancelled itself, this does not cancel the task.
@@ -431,12 +391,6 @@ class _SharedCreate:
                 with suppress(RuntimeError):  # a loop that was closed under its tasks
                     self._task.cancel()
         return self._task.result()
-
-
-def _retrieve_outcome(task: "asyncio.Task[ClientSecretResponse]") -> None:
-    """Ask how a task ended: where nobody was left to, asyncio complains."""
-    if not task.cancelled():
-        task.exception()
 
 
 # What both endpoints share ------------------------------------------------------------------------
@@ -476,14 +430,51 @@ class _Request:
         )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
+class _Outcome:
+    """The outcome of a create, for all who wait for it.
+
+    Attributes:
+        response: The response; None: an exception that is no `ChatKitError` was raised.
+        errors: The error that `on_error` has not been called with yet.
+        exception: An exception from a callable of the user's.
+    """
+
+    response: ClientSecretResponse | None
+    errors: Iterable[ChatKitError] = ()  # an iterator that all share gives an error once
+    exception: BaseException | None = None
+
+
+@attrs.define(kw_only=True, eq=False)
 class _IssuedSecret:
-    """A secret that was issued: since when it is known, and for how many seconds it is good."""
+    """A secret that was issued, the moment since which it is known, and its seconds from then.
+
+    Attributes:
+        is_unwanted: True if a browser has sent it back. Then it is not handed out any more.
+    """
 
     response: ClientSecretResponse
     secret: Secret
     since: "_Moment"
     lifetime: float
+    is_unwanted: bool = False
+
+
+@attrs.frozen
+class _Failure:
+    """A permanent failure that is remembered."""
+
+    response: ClientSecretResponse
+    since: "_Moment"
+    line: "_LogLine"
+
+
+@attrs.define(eq=False)
+class _LogLine:
+    """A line that was logged about a failure, and the requests that failed alike since."""
+
+    since: "_Moment"
+    unlogged: int = 0
 
 
 @attrs.frozen
@@ -506,13 +497,29 @@ def _now() -> _Moment:
     return _Moment(time.monotonic(), time.time())
 
 
+class _Dated(Protocol):
+    """Something that is kept, and when it began."""
+
+    @property
+    def since(self) -> _Moment: ...
+
+
+DatedT = TypeVar("DatedT", bound=_Dated)
+
+
 class _EndpointCore:
-    """What an endpoint does but for the create itself, and the waiting for it."""
+    """Both endpoints: the decisions, the secrets that were issued, and the shared creates.
+
+    `accept` and `respond` run in the thread of whoever asks, `create` on an event loop. The threads
+    of a blocking endpoint hold no lock, and look up what is kept in single steps.
+    """
 
     def __init__(
         self,
+        client: AsyncChatKit,
         given: Mapping[str, object],
         options: RequestOptions,
+        *,
         min_ttl: float,
         max_secrets: int,
         on_error: Callable[[ChatKitError], object] | None,
@@ -532,24 +539,24 @@ class _EndpointCore:
         _protocol.create_session({"user": "user", **given}, options)
         _protocol.warn_of_latest(given.get("workflow"))
         self.now = _now
-        self.after_fork()
-        _cores.add(self)
+        self.client = client
         self._given = given
+        self._options = options
         self._min_ttl = min_ttl
         self._max_secrets = max_secrets
         self._on_error = on_error
         self._issued: dict[bytes, _IssuedSecret] = {}  # in the order of their coming
-
-    def after_fork(self) -> None:
-        """In a forked child, wait for no thread of the parent: none of them runs here."""
-        self.lock = threading.RLock()
-        # The creates under way that threads wait for. None tells them to create for themselves.
-        self.in_flight: dict[bytes, Future[ClientSecretResponse | None]] = {}
+        self._failures: dict[bytes, _Failure] = {}
+        self._lines: dict[str, _LogLine] = {}
+        # Weak: a create is worth something as long as somebody waits for it.
+        self._in_progress = WeakValueDictionary[
+            tuple[asyncio.AbstractEventLoop, bytes], _SharedCreate
+        ]()
 
     def accept(
         self, user: object, current: object, given: Mapping[str, object]
     ) -> _Request | ClientSecretResponse:
-        """Check what is asked for: a request, or the response that refuses it.
+        """Check what is asked for: a request, or a response that needs no create.
 
         Raises:
             ParameterError: it cannot be right, and that is no browser's fault.
@@ -562,20 +569,77 @@ class _EndpointCore:
         params = _codec.create_params({"user": user, **self._given, **own})
         _protocol.warn_of_latest(own.get("workflow"))
         key = sha256(_codec.encode(params, {})).digest()
-        return _Request(key=key, params=params, current=current)
+        request = _Request(key=key, params=params, current=current)
+        return self._find(request) or request
 
-    def find(self, request: _Request) -> ClientSecretResponse | None:
-        """Return what can be handed out again."""
-        with self.lock:
-            issued = self._issued.get(request.key)
-            if issued is None:
-                return None
-            if self._is_good(issued) and not request.refuses(issued.secret):
+    async def create(self, request: _Request) -> _Outcome:
+        """Create a session, or join the create that is in progress for the same parameters."""
+        if (found := self._find(request)) is not None:  # since it was accepted
+            return _Outcome(found)
+        place = (asyncio.get_running_loop(), request.key)
+        shared = self._in_progress.get(place)
+        if shared is None or not shared.can_be_joined:
+            shared = self._in_progress[place] = _SharedCreate(self._create(request))
+        return await shared.outcome()
+
+    def respond(self, outcome: _Outcome) -> ClientSecretResponse:
+        """Return the response, or raise the exception. The first to ask calls `on_error`."""
+        if outcome.response is None:
+            raise cast("BaseException", outcome.exception)
+        if self._on_error is not None:
+            for error in outcome.errors:
+                self._on_error(error)
+        return outcome.response
+
+    def fail(self, request: _Request, error: ChatKitError) -> _Outcome:
+        """Make a response of a failed create, log the error, and remember it if it is permanent."""
+        code, now = _code(error), self.now()
+        line = self._log(code, error, now)
+        response = _refusal(code, getattr(error, "retry_after", None))
+        if isinstance(error, APIStatusError) and error.status_code in _PERMANENT:
+            self._failures.pop(request.key, None)  # the latest come last
+            self._failures[request.key] = _Failure(response, now, line)
+            _keep_latest(self._failures, MAX_FAILURES, self._is_remembered)
+        return _Outcome(response, iter([error]))
+
+    async def _create(self, request: _Request) -> _Outcome:
+        try:
+            reply = await self.client.sessions.with_raw_response.create(
+                **request.arguments(), **self._options
+            )
+            issued = self._read(request, reply)
+        except ChatKitError as error:
+            return self.fail(request, error)
+        except BaseException as error:  # noqa: BLE001 - raised by `respond`, for each who waits
+            return _Outcome(None, exception=error)
+        # Nothing is awaited from here to the task's end: whoever comes next finds the secret.
+        self._issued.pop(request.key, None)  # the latest come last
+        self._issued[request.key] = issued
+        _keep_latest(self._issued, self._max_secrets, self._is_good)
+        return _Outcome(issued.response)
+
+    def _find(self, request: _Request) -> ClientSecretResponse | None:
+        """Return a response that can be given again."""
+        issued = self._issued.get(request.key)
+        if issued is not None and self._is_good(issued):
+            if not request.refuses(issued.secret):
                 return issued.response
-            del self._issued[request.key]  # for everybody
-            return None
+            issued.is_unwanted = True  # for everybody
+        failure = self._failures.get(request.key)
+        if failure is not None and self._is_remembered(failure):
+            failure.line.unlogged += 1
+            return failure.response
+        return None
 
-    def read(self, request: _Request, reply: APIResponse[ChatSession]) -> _IssuedSecret:
+    def _is_good(self, issued: _IssuedSecret) -> bool:
+        """Return True if a secret can be handed out again, and lives long enough for it."""
+        left = issued.lifetime - issued.since.until(self.now())
+        return not issued.is_unwanted and left >= self._min_ttl
+
+    def _is_remembered(self, failure: _Failure) -> bool:
+        return failure.since.until(self.now()) < FAILURE_TTL
+
+    def _read(self, request: _Request, reply: APIResponse[ChatSession]) -> _IssuedSecret:
         """Make a response of the API's reply.
 
         Raises:
@@ -600,41 +664,45 @@ class _EndpointCore:
             lifetime=lifetime,
         )
 
-    def keep(self, request: _Request, issued: _IssuedSecret) -> None:
-        """Keep what can be handed out again, and drop what cannot any more."""
-        with self.lock:
-            self._issued[request.key] = issued
-            while self._issued:
-                key, oldest = next(iter(self._issued.items()))
-                if len(self._issued) <= self._max_secrets and self._is_good(oldest):
-                    break
-                del self._issued[key]
-
-    def refuse(self, error: ChatKitError) -> ClientSecretResponse:
-        """Make a response of a failed create, and tell the operator of the error itself."""
-        code = _code(error)
-        level = logging.ERROR if code == BAD_GATEWAY else logging.WARNING
-        _logger.log(level, "no client secret for a browser (%s): %s", code, error)
-        if self._on_error is not None:
-            self._on_error(error)
-        return _refusal(code, getattr(error, "retry_after", None))
-
-    def _is_good(self, issued: _IssuedSecret) -> bool:
-        """Whether it lives long enough to be handed out again."""
-        return issued.lifetime - issued.since.until(self.now()) >= self._min_ttl
+    def _log(self, code: str, error: ChatKitError, now: _Moment) -> _LogLine:
+        """Log a failure; one that only the operator can mend, once in a while."""
+        if code != BAD_GATEWAY:
+            _logger.warning("No client secret was issued (%s): %s", code, error)
+            return _LogLine(now)
+        kind = getattr(error, "message", str(error))  # the text of a status error has an id in it
+        line = self._lines.get(kind)
+        if line is not None and line.since.until(now) < LOG_INTERVAL:
+            line.unlogged += 1
+            return line
+        line = self._lines.pop(kind, None) or _LogLine(now)
+        again = ""
+        if line.unlogged:
+            again = f"; {line.unlogged} more requests failed in the same way since the last line"
+        _logger.error("No client secret was issued (%s): %s%s", code, error, again)
+        line.since, line.unlogged = now, 0
+        self._lines[kind] = line  # the latest come last
+        _keep_latest(self._lines, MAX_FAILURES, lambda _: True)
+        return line
 
 
-_cores = WeakSet[_EndpointCore]()
-"""What a forked child has to put in order."""
+def _keep_latest(kept: dict[Any, DatedT], most: int, is_good: Callable[[DatedT], bool]) -> None:
+    """Drop the oldest of what is kept, down to a number, and those that are good no more."""
+    # A loop in another thread may change it meanwhile; then it also drops the rest.
+    with suppress(StopIteration, RuntimeError):
+        while True:
+            key, oldest = next(iter(kept.items()))
+            if len(kept) <= most and is_good(oldest):
+                return
+            kept.pop(key, None)
 
 
-def _after_fork() -> None:
-    for core in tuple(_cores):
-        core.after_fork()
-
-
-with suppress(AttributeError):  # Windows does not fork
-    os.register_at_fork(after_in_child=_after_fork)
+_PERMANENT = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.GONE,
+}
+"""The statuses of failures that another create would meet too."""
 
 
 def _code(error: ChatKitError) -> str:

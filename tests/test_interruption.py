@@ -16,15 +16,15 @@ import sys
 import threading
 
 import pytest
+from patience import PATIENCE
 
-from chatkit_async import ChatKit, ClientClosedError, _loop_thread, sync
+from chatkit_async import ChatKit, ClientClosedError, _loop_thread, sync, web
 from chatkit_async.emulator import Emulator
+from chatkit_async.web import BlockingClientSecretEndpoint
 
 STRIDE = int(os.environ.get("SWEEP_STRIDE", "31"))
 WANTED = {"user": "user_123", "workflow": "wf_123"}
-SWEPT = {module.__file__ for module in (_loop_thread, sync)}
-HANG = 60
-"""Seconds after which a call counts as hanging: it takes some milliseconds."""
+SWEPT = {module.__file__ for module in (_loop_thread, sync, web)}
 
 
 class InterruptError(BaseException):
@@ -86,7 +86,7 @@ class Using(threading.Thread):
 
     def stop(self):
         self._leave.set()
-        self.join(HANG)
+        self.join(PATIENCE)
         assert not self.is_alive(), "a call hangs"
         return self.failure
 
@@ -96,7 +96,7 @@ def in_time(call):
     results = []
     thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
     thread.start()
-    thread.join(HANG)
+    thread.join(PATIENCE)
     assert not thread.is_alive(), "a call hangs"
     [result] = results
     return result
@@ -107,7 +107,7 @@ def threads_end():
     gc.collect()
     for thread in threading.enumerate():
         if thread.name == "chatkit-async":
-            thread.join(HANG)
+            thread.join(PATIENCE)
             assert not thread.is_alive(), "a thread is left"
 
 
@@ -204,3 +204,20 @@ def test_interrupted_bulk_run_gives_an_outcome_for_each_row(connect):
             indexes = {outcome.index for outcome in outcomes}
             assert len(indexes) == len(outcomes) >= run.summary.read - 1  # it may have one in hand
         assert {outcome.row for outcome in outcomes} == {"ada", "bob", "eve"}
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_interrupted_request_for_a_secret_harms_no_other(connect, is_cached):
+    with connect() as client:
+        for interrupt in Sweep():
+            endpoint = BlockingClientSecretEndpoint(client, workflow="wf_123")
+
+            def ask(endpoint=endpoint):
+                return endpoint.handle(user="ada").status
+
+            other = Using(ask)
+            if is_cached:
+                ask()
+            interrupt(ask)
+            assert in_time(ask) == 200
+            assert other.stop() is None

@@ -619,6 +619,41 @@ def test_a_call_interrupted_as_its_loop_is_closed(client, monkeypatch):
         client.sessions.create(**WANTED)
 
 
+def test_interrupted_close_ends_the_loop_all_the_same(client, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    client.sessions.create(**WANTED)
+    [thread] = loop_threads()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_end_of_the_process_ends_an_unclosed_client(client, emulator):
+    client.sessions.create(**WANTED)
+    [thread] = loop_threads()
+    with warned_once(base_url=emulator.base_url):
+        _loop_thread._at_exit()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_client_dropped_as_its_thread_starts_serves_nobody(client):
+    asyncio.run(_loop_thread._serve(lambda: None, client._loop_thread._transport))
+    assert not client._loop_thread._transport.closed
+
+
+def test_call_ends_once():
+    call = _loop_thread._Call(print, (), {})
+    call.end(None)
+    call.end(KeyboardInterrupt())
+    assert call.error is None
+
+
 def open_files():
     return len(os.listdir("/dev/fd")) if os.path.exists("/dev/fd") else 0  # noqa: PTH110, PTH208
 

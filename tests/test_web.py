@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import inspect
 import json
@@ -12,7 +13,7 @@ import math
 import threading
 import traceback
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from email.utils import formatdate
 from random import Random
 
@@ -37,6 +38,7 @@ from chatkit_async import (
     InternalServerError,
     MissingFieldError,
     ParameterError,
+    _loop_thread,
     web,
 )
 from chatkit_async.emulator import Emulator
@@ -55,6 +57,7 @@ class API:
 
     def __init__(self):
         self.calls = []
+        self.clients = []
         self.script = []
         self.seconds = 1000.0
         self.skew = 0.0
@@ -65,6 +68,10 @@ class API:
 
     def now(self):
         return web._Moment(self.seconds, NOW + self.seconds - 1000 + self.skew)
+
+    def close(self):
+        for client in self.clients:
+            client.close()
 
     def then(self, *outcomes):
         self.script += outcomes
@@ -94,18 +101,34 @@ class API:
             result=ChatSession.from_dict(session),
         )
 
+    async def create(self, **given):
+        outcome = self.take(given)
+        if isinstance(outcome, Gate):
+            await outcome.wait()
+            outcome = self.script.pop(0) if self.script else self.reply(FITTING)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+class Gate:
+    """What a create waits for, in whatever loop; it is opened in any thread."""
+
+    def __init__(self):
+        self._opened = Future()
+
+    def set(self):
+        self._opened.set_result(None)
+
+    async def wait(self):
+        await asyncio.wrap_future(self._opened)
+
 
 class AsyncAPI(API):
     endpoint = ClientSecretEndpoint
 
-    async def create(self, **given):
-        outcome = self.take(given)
-        if isinstance(outcome, asyncio.Event):
-            await outcome.wait()
-            outcome = self.reply(FITTING)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+    def client(self):
+        return self
 
     def ask(self, endpoint, user="ada", current=None, **given):
         return asyncio.run(endpoint.handle(user=user, current_secret=current, **given))
@@ -114,29 +137,27 @@ class AsyncAPI(API):
 class BlockingAPI(API):
     endpoint = BlockingClientSecretEndpoint
 
-    def create(self, **given):
-        outcome = self.take(given)
-        if isinstance(outcome, threading.Event):
-            assert outcome.wait(PATIENCE)
-            outcome = self.take(given)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+    def client(self):
+        self.clients.append(ChatKit(api_key="sk-made-up"))
+        return self.clients[-1]
 
     def ask(self, endpoint, user="ada", current=None, **given):
         return endpoint.handle(user=user, current_secret=current, **given)
 
 
 def make(api, **settings):
-    endpoint = api.endpoint(api, **{"workflow": "wf_123", **settings})
+    endpoint = api.endpoint(api.client(), **{"workflow": "wf_123", **settings})
     endpoint._core.now = api.now
+    endpoint._core.client = api
     return endpoint
 
 
 @pytest.fixture(params=[AsyncAPI, BlockingAPI], ids=["async", "blocking"])
 def api(request):
     """Either endpoint: what it decides is the same."""
-    return request.param()
+    api = request.param()
+    yield api
+    api.close()
 
 
 @pytest.fixture
@@ -146,7 +167,9 @@ def async_api():
 
 @pytest.fixture
 def blocking_api():
-    return BlockingAPI()
+    api = BlockingAPI()
+    yield api
+    api.close()
 
 
 def told(response):
@@ -310,7 +333,7 @@ def test_a_reply_without_a_secret_is_of_no_use(api, reply):
 
 def test_the_operator_gets_the_error_itself_once(api, caplog):
     errors = []
-    error = status_error(404, request_id="req_1")
+    error = status_error(422, request_id="req_1")
     api.then(error, APITimeoutError("too late"))
     endpoint = make(api, on_error=errors.append)
 
@@ -321,7 +344,7 @@ def test_the_operator_gets_the_error_itself_once(api, caplog):
     assert errors[0] is error
     first, second = caplog.records
     assert (first.name, first.levelname, second.levelname) == ("chatkit_async", "ERROR", "WARNING")
-    assert first.getMessage().startswith("no client secret for a browser (bad_gateway): said so")
+    assert first.getMessage().startswith("No client secret was issued (bad_gateway): said so")
     assert "req_1" in first.getMessage()
 
 
@@ -624,7 +647,7 @@ async def turns(number=5):
 
 
 async def test_all_who_ask_meanwhile_share_a_create(async_api):
-    go = asyncio.Event()
+    go = Gate()
     async_api.then(go)
     endpoint = make(async_api)
 
@@ -645,7 +668,7 @@ async def test_all_who_ask_meanwhile_share_a_create(async_api):
 
 @pytest.mark.parametrize("leaves", [0, 1])
 async def test_who_is_gone_does_not_end_the_create_of_those_who_wait(async_api, leaves):
-    go = asyncio.Event()
+    go = Gate()
     async_api.then(go)
     endpoint = make(async_api)
     asked = [asyncio.create_task(endpoint.handle(user="ada")) for _ in range(2)]
@@ -682,7 +705,7 @@ async def test_a_create_that_nobody_waits_for_is_cancelled_and_not_joined(async_
     assert secret_of(await next_one) == "ek_number_2"
     assert ended == [True]
     assert len(async_api.calls) == 2
-    assert not endpoint._in_flight
+    assert not endpoint._core._in_progress
 
 
 @pytest.mark.parametrize("outcome", [{}, InternalServerError("said so")], ids=["secret", "failure"])
@@ -705,7 +728,7 @@ async def test_a_create_that_has_ended_is_not_joined_by_who_knows_its_outcome(as
 
 
 async def test_a_timeout_of_the_callers_own_ends_its_wait_alone(async_api):
-    go = asyncio.Event()
+    go = Gate()
     async_api.then(go)
     endpoint = make(async_api)
     waiting = asyncio.create_task(endpoint.handle(user="ada"))
@@ -771,7 +794,7 @@ def test_two_loops_share_what_was_issued_and_not_what_is_under_way(async_api):
     endpoint = make(async_api)
     first, second = asyncio.Runner(), asyncio.Runner()
     with first, second:
-        go = asyncio.Event()
+        go = Gate()
         async_api.then(go)
 
         async def begin():
@@ -797,10 +820,10 @@ def test_a_loop_that_is_closed_under_its_tasks_leaves_nothing_behind(async_api):
     endpoint = make(async_api)
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda loop, context: None)  # "Task was destroyed but it is pending"
-    async_api.then(asyncio.Event())
+    async_api.then(Gate())
     task = loop.create_task(endpoint.handle(user="ada"))
     loop.run_until_complete(turns())
-    assert len(endpoint._in_flight) == 1
+    assert len(endpoint._core._in_progress) == 1
     gone = weakref.ref(task)
     loop.close()
 
@@ -809,7 +832,7 @@ def test_a_loop_that_is_closed_under_its_tasks_leaves_nothing_behind(async_api):
     gc.collect()
 
     assert gone() is None
-    assert not endpoint._in_flight
+    assert not endpoint._core._in_progress
 
 
 # Who shares a create: threads ---------------------------------------------------------------------
@@ -822,21 +845,21 @@ def threads():
 
 
 def joined(endpoint):
-    """An event that is set as a thread begins to wait for the create that is under way."""
+    """An event that is set as a thread begins to wait for the create that is in progress."""
     waits = threading.Event()
-    (shared,) = endpoint._core.in_flight.values()
-    result = shared.result
+    (shared,) = endpoint._core._in_progress.values()
+    outcome = shared.outcome
 
     def wait():
         waits.set()
-        return result()
+        return outcome()
 
-    shared.result = wait
+    shared.outcome = wait
     return waits
 
 
 def test_all_threads_that_ask_meanwhile_share_a_create(blocking_api, threads):
-    go = threading.Event()
+    go = Gate()
     blocking_api.then(go)
     endpoint = make(blocking_api)
     leader = threads.submit(endpoint.handle, user="ada")
@@ -850,11 +873,13 @@ def test_all_threads_that_ask_meanwhile_share_a_create(blocking_api, threads):
     go.set()
 
     assert follower.result(PATIENCE) is leader.result(PATIENCE)
-    assert not endpoint._core.in_flight
+    blocking_api.close()
+    gc.collect()
+    assert not endpoint._core._in_progress
 
 
 def test_an_exception_is_shared_among_threads(blocking_api, threads):
-    go = threading.Event()
+    go = Gate()
     blocking_api.then(go, LookupError("vault"))
     endpoint = make(blocking_api)
     leader = threads.submit(endpoint.handle, user="ada")
@@ -867,34 +892,79 @@ def test_an_exception_is_shared_among_threads(blocking_api, threads):
     for asked in (leader, follower):
         with pytest.raises(LookupError, match="vault"):
             asked.result(PATIENCE)
-    assert not endpoint._core.in_flight
+    blocking_api.close()
+    gc.collect()
+    assert not endpoint._core._in_progress
 
 
-def test_a_thread_that_is_interrupted_leaves_its_create_to_the_next(blocking_api, threads):
-    go = threading.Event()
-    blocking_api.then(go, KeyboardInterrupt())
+def test_interrupted_thread_leaves_its_create_to_the_others(blocking_api, threads, monkeypatch):
+    go = Gate()
+    blocking_api.then(go)
     endpoint = make(blocking_api)
+    run, given_up = endpoint._loop_thread._give_up, threading.Event()
 
     def interrupted():
-        with contextlib.suppress(KeyboardInterrupt):
+        idents.append(threading.get_ident())
+        try:
             endpoint.handle(user="ada")
-            return False
-        return True
+        except KeyboardInterrupt:
+            return True
 
+    idents = []
+    monkeypatch.setattr(_loop_thread, "SLICE", 0.01)
+    monkeypatch.setattr(endpoint._loop_thread, "_give_up", lambda call: (run(call), given_up.set()))
     leader = threads.submit(interrupted)
     assert blocking_api.begun.acquire(timeout=PATIENCE)
     waits = joined(endpoint)
     follower = threads.submit(endpoint.handle, user="ada")
     assert waits.wait(PATIENCE)
+    interrupt_thread(idents[0])
+    assert given_up.wait(PATIENCE)
     go.set()
 
     assert leader.result(PATIENCE) is True
-    assert secret_of(follower.result(PATIENCE)) == "ek_number_3"
-    assert not endpoint._core.in_flight
+    assert secret_of(follower.result(PATIENCE)) == CLIENT_SECRET
+    assert len(blocking_api.calls) == 1
+
+
+def interrupt_thread(ident):
+    raised = ctypes.py_object(KeyboardInterrupt)
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised) == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), LookupError("vault")])
+def test_exception_of_a_key_callable_does_not_end_the_loop(blocking_api, error):
+    blocking_api.then(error)
+    endpoint = make(blocking_api)
+
+    with pytest.raises(type(error)):
+        endpoint.handle(user="ada")
+    assert secret_of(endpoint.handle(user="ada")) == "ek_number_2"
+
+
+def test_on_error_is_called_once_in_a_thread_that_waits(blocking_api, threads):
+    def on_error(error):
+        called_in.append(threading.current_thread())
+        if len(called_in) == 1:
+            raise LookupError
+
+    go, called_in = Gate(), []
+    blocking_api.then(go, status_error(500))
+    endpoint = make(blocking_api, on_error=on_error)
+    asked = [threads.submit(endpoint.handle, user="ada")]
+    assert blocking_api.begun.acquire(timeout=PATIENCE)
+    waits = joined(endpoint)
+    asked.append(threads.submit(endpoint.handle, user="ada"))
+    assert waits.wait(PATIENCE)
+    go.set()
+
+    results = [one.exception(PATIENCE) or one.result().status for one in asked]
+    assert sorted(map(str, results)) == ["", "503"]
+    assert [thread.name for thread in called_in] != [_loop_thread]
+    assert called_in[0] is not endpoint._loop_thread._thread
 
 
 def test_on_error_may_ask_again(blocking_api):
-    """The lock is not held while code of others runs."""
     found = []
     blocking_api.then(status_error(500))
     endpoint = make(blocking_api, on_error=lambda _: found.append(endpoint.handle(user="eve")))
@@ -903,22 +973,104 @@ def test_on_error_may_ask_again(blocking_api):
     assert secret_of(found[0]) == "ek_number_2"
 
 
-def test_a_forked_child_does_not_wait_for_its_parents_threads(blocking_api, threads):
-    go = threading.Event()
-    blocking_api.then(go)
+def test_cached_secret_is_found_without_the_loop(blocking_api):
     endpoint = make(blocking_api)
-    parents = threads.submit(endpoint.handle, user="ada")
-    assert blocking_api.begun.acquire(timeout=PATIENCE)
-    core, (lock, in_flight) = endpoint._core, (endpoint._core.lock, endpoint._core.in_flight)
-    threads.submit(lock.acquire).result(PATIENCE)  # by a thread that does not let go of it
+    first = endpoint.handle(user="ada")
+    blocking_api.close()
 
-    try:
-        web._after_fork()  # what a fork has the child do
-        assert secret_of(endpoint.handle(user="ada")) == "ek_number_2"
-    finally:
-        core.lock, core.in_flight = threading.RLock(), in_flight
-        go.set()
-    assert parents.result(PATIENCE).status == 200
+    assert endpoint.handle(user="ada") is first
+    assert endpoint.handle(user="bob").status == 503
+
+
+# Permanent failures -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_permanent_failure_is_remembered_for_ten_seconds(api, status, caplog):
+    errors = []
+    api.then(*[status_error(status)] * 2)
+    endpoint = make(api, on_error=errors.append)
+
+    responses = [api.ask(endpoint)]
+    for _ in range(4):
+        api.seconds += 2.4
+        responses.append(api.ask(endpoint))
+    assert {response.body for response in responses} == {responses[0].body}
+    assert (responses[0].status, len(api.calls), len(errors)) == (502, 1, 1)
+    api.seconds += 0.4
+    assert api.ask(endpoint).status == 502
+    assert (len(api.calls), len(errors), len(caplog.records)) == (2, 2, 1)
+    api.seconds += 10
+    assert secret_of(api.ask(endpoint)) == "ek_number_3"
+
+
+@pytest.mark.parametrize("status", [400, 408, 409, 422, 429, 500])
+def test_other_failure_is_not_remembered(api, status):
+    api.then(status_error(status))
+    endpoint = make(api)
+
+    assert api.ask(endpoint).status != 200
+    assert secret_of(api.ask(endpoint)) == "ek_number_2"
+
+
+def test_permanent_failure_is_remembered_for_its_parameters_alone(api):
+    api.then(status_error(404))
+    endpoint = make(api)
+
+    assert api.ask(endpoint, workflow="wf_gone").status == 502
+    assert secret_of(api.ask(endpoint)) == "ek_number_2"
+    assert secret_of(api.ask(endpoint, user="bob")) == "ek_number_3"
+    assert api.ask(endpoint, workflow="wf_gone").status == 502
+    assert len(api.calls) == 3
+
+
+def test_permanent_failure_leaves_a_good_secret_alone(api):
+    endpoint = make(api)
+    first = secret_of(api.ask(endpoint))
+    api.then(status_error(403))
+
+    assert api.ask(endpoint, current=first).status == 502
+    assert api.ask(endpoint, current=first).status == 502
+    assert len(api.calls) == 2
+
+
+def test_failures_are_logged_once_a_minute_with_their_number(api, caplog):
+    api.then(*[status_error(404, request_id=f"req_{number}") for number in range(60)])
+    endpoint = make(api)
+
+    for number in range(130):
+        api.ask(endpoint, user=f"user_{number % 3}")
+        api.seconds += 1
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 3
+    assert "more requests" not in lines[0]
+    assert all("; 59 more requests failed in the same way" in line for line in lines[1:])
+    assert lines[1].count("req_") == 1
+
+
+def test_failures_of_another_kind_are_logged_at_once(api, caplog):
+    api.then(status_error(404), status_error(403))
+    api.script[1].message = "another one"
+    endpoint = make(api)
+
+    api.ask(endpoint, user="ada")
+    api.ask(endpoint, user="bob")
+    assert [record.getMessage().split(": ")[1].split(" (")[0] for record in caplog.records] == [
+        "said so",
+        "another one",
+    ]
+
+
+def test_no_more_failures_are_remembered_than_fit(api, monkeypatch):
+    monkeypatch.setattr(web, "MAX_FAILURES", 2)
+    api.then(*[status_error(404) for _ in range(3)])
+    endpoint = make(api)
+    for user in ("ada", "bob", "eve"):
+        api.ask(endpoint, user)
+
+    assert len(endpoint._core._failures) == 2
+    assert secret_of(api.ask(endpoint, "ada")) == "ek_number_4"
 
 
 # Stories: what holds whoever asks, leaves or fails, and whenever ------------------------------------
@@ -1026,9 +1178,10 @@ def test_a_story_of_threads(blocking_api, threads, seed):
     books = Books(Random(seed), lambda: 0.0)
     endpoint = make(blocking_api, min_ttl=books.MIN_TTL)
 
-    def create(*, user, **given):
+    async def create(*, user, **given):
         books.begin(user)
         try:
+            await asyncio.sleep(0)
             return books.issue(blocking_api, user)
         finally:
             books.end(user)
@@ -1046,7 +1199,8 @@ def test_a_story_of_threads(blocking_api, threads, seed):
 
     for asked in [threads.submit(browser, user) for user in ["ada", "bob"] * 4]:
         asked.result(PATIENCE)
-    assert not endpoint._core.in_flight
+    gc.collect()
+    assert not endpoint._core._in_progress
 
 
 # Against the emulator -----------------------------------------------------------------------------
