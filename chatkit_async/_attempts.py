@@ -165,10 +165,10 @@ class Attempts:
     ) -> None:
         self.settings = settings
         self.transport = transport
-        self.seam = seam or Seam()
-        self.gate = gate or RateGate()
-        self.budget = budget or RetryBudget()
-        self.base_url = str(URL(settings.base_url))
+        self.seam: Seam = seam or Seam()
+        self.gate: RateGate = gate or RateGate()
+        self.budget: RetryBudget = budget or RetryBudget()
+        self.base_url: str = str(URL(settings.base_url))
         self._link = Link(settings.connect_timeout, settings.proxy, settings.ssl)
         self._headers = _static_headers(settings)
 

@@ -208,6 +208,7 @@ class RowLimits(Limits):
     __slots__ = ("_patience", "_push_backs", "error")
 
     gate_limit = "max_wait of its run"
+    deadline: float | None
 
     def __init__(
         self, patience: Patience, settings: Settings, options: RequestOptions, started: float

@@ -12,7 +12,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast
 
 import attrs
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -421,8 +421,8 @@ class AsyncSessionsWithRawResponse:
         # The methods return what this returns.
         self._call = call_raw
 
-    create = _raw(AsyncSessions.create)
-    cancel = _raw(AsyncSessions.cancel)
+    create: Final = _raw(AsyncSessions.create)
+    cancel: Final = _raw(AsyncSessions.cancel)
 
 
 # `mock.create_autospec` looks for attributes on the class alone: there, its spec is a class too.

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from itertools import islice
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
 from chatkit_async._loop_thread import LoopThread
 from chatkit_async._protocol import warn_of_latest
@@ -635,8 +635,8 @@ class SessionsWithRawResponse:
         self._sessions = sessions
         self._loop_thread = loop_thread
 
-    create = _blocking(AsyncSessionsWithRawResponse.create)
-    cancel = _blocking(AsyncSessionsWithRawResponse.cancel)
+    create: Final = _blocking(AsyncSessionsWithRawResponse.create)
+    cancel: Final = _blocking(AsyncSessionsWithRawResponse.cancel)
 
 
 # The specs of `mock.create_autospec`: see `AsyncChatKit`.
