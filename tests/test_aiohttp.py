@@ -6,10 +6,13 @@ import ast
 import asyncio
 import inspect
 import logging
+import os
 import select
+from operator import attrgetter
 from pathlib import Path
 
 import aiohttp
+import aiohttp.web
 import async_solipsism
 import pytest
 from aiohttp import client_proto, http_parser
@@ -25,6 +28,20 @@ USED = {
     "protocol": {"should_close", "transport", "_parser", "close"},
     "parser": {"feed_eof"},
     "pure parser": {"_lines"},
+}
+
+# The same of two other modules: attributes of exceptions, and the emulator's server.
+USED_ELSEWHERE = {
+    "_failures": [
+        "ClientConnectorError.os_error",
+        "ClientConnectorCertificateError.certificate_error",
+    ],
+    "emulator._server": [
+        "web.RequestHandler.handle_error",
+        "web.Server.connection_made",
+        "web.Server.connection_lost",
+        "web.BaseRequest.protocol",
+    ],
 }
 
 REPLY = http(b"{}")
@@ -120,6 +137,12 @@ async def test_aiohttp_has_all_that_is_used(session, connector, monkeypatch):
     assert not {(of, name) for of in USED for name in USED[of] if not hasattr(things[of], name)}
     connect = inspect.signature(aiohttp.BaseConnector.connect)
     assert list(connect.parameters) == ["self", "req", "traces", "timeout"]
+
+
+@pytest.mark.parametrize("module", USED_ELSEWHERE)
+def test_aiohttp_has_what_other_modules_use(module):
+    for name in USED_ELSEWHERE[module]:
+        attrgetter(name)(aiohttp)
 
 
 def test_all_that_is_used_is_listed():
@@ -271,6 +294,26 @@ async def test_a_missing_attribute_ends_all_reuse(session, used, missing, monkey
 
 
 # Closing
+
+
+async def test_a_session_is_closed_at_once(session):
+    async with serve(replying(REPLY)) as server:
+        await post(session, server)
+        _aiohttp.close_at_once(session)
+        assert session.closed
+        await server.until(lambda: not server.open)
+
+
+async def test_a_forked_child_leaves_the_connections_alone(session, connector, monkeypatch):
+    async with serve(replying(REPLY)) as server:
+        await post(session, server)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            assert connector.closed
+            connector.__del__()
+        await post(session, server)
+
+    assert len({request.connection for request in server.requests}) == 1
 
 
 async def test_idle_connections_are_closed(session, connector, used):
