@@ -198,8 +198,8 @@ async def _play(plan: Plan) -> str:
             )
             await _live(world, client)
             await world.take_the_rest()
-            hold(not client._transport.timers(), "an attempt's timer is left")
-            hold(not client._gate._waiting, "somebody stands at the gate")
+            hold(not client._attempts.transport.timers(), "an attempt's timer is left")
+            hold(not client._attempts.gate._waiting, "somebody stands at the gate")
             hold(not world.run._patience.timers, "a wait is left")
             if plan.input_pause is not None:
                 await rows.aclose()

@@ -437,7 +437,7 @@ def _budget_is_kept(world: World) -> None:
     attempts = [attempt for caller in world.plan.callers for _, attempt in caller.attempts]
     retries = [a for a in attempts if a.next_wait is not None and not is_push_back(a.error)]
     successes = [a for a in attempts if a.error is None]
-    most = RetryBudget.CAPACITY + RetryBudget.PER_SUCCESS * len(successes)
+    most = RetryBudget.CAPACITY + RetryBudget.TOKENS_PER_SUCCESS * len(successes)
     hold(len(retries) <= most, f"{len(retries)} retries for {len(successes)} successes")
 
 
