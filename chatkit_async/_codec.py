@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, TypeVar, cast
+from operator import index
+from typing import Any, SupportsIndex, TypeVar, cast
 
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
@@ -14,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from chatkit_async import models
 from chatkit_async.errors import ParameterError, Problem
 from chatkit_async.models._base import ReplyObject, fields_of
-from chatkit_async.options import PRINTABLE_BITS, RequestOptions, described
+from chatkit_async.options import PRINTABLE_BITS, RequestOptions, described, mapping_advice
 from chatkit_async.secret import Secret
 
 T = TypeVar("T")
@@ -219,6 +220,20 @@ def _not_json(key: object, value: object) -> str | None:
     return None
 
 
+def _scalar(value: object) -> object:
+    """Return a scalar of numpy or its like as Python's own; anything else as it is."""
+    if isinstance(value, str | int | float):
+        return value
+    # numpy's `True_` has no `__index__`.
+    if getattr(value, "shape", None) == ():
+        return cast("Any", value).item()
+    return index(value) if isinstance(value, SupportsIndex) else value
+
+
+def _flag(value: object, _: object = None) -> bool:
+    return _bool(_scalar(value))
+
+
 def _text(value: object, _: object = None) -> str:
     text = _str(value)
     if not text.strip():
@@ -237,6 +252,12 @@ def _encodable(text: str) -> str:
 
 
 def _positive(value: object, _: object = None) -> int:
+    value = _scalar(value)
+    if isinstance(value, float) and value.is_integer():
+        raise TypeError(
+            f"should be a whole number of type int, is the float {value}; floats are not converted, "
+            "because a calculated one may be slightly off: pass int(...) or round(...)"
+        )
     number = _int(value)
     if number < 1:
         raise ValueError(f"should be at least 1, is {described(number)}")
@@ -253,8 +274,9 @@ def _anchor(value: object, _: object) -> str:
 
 def _variables(value: object, _: object) -> dict[str, object]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"should be a mapping, is {described(value)}")
-    variables = dict(cast("Mapping[object, object]", value))
+        raise TypeError(f"should be a mapping, is {described(value)}{mapping_advice(value)}")
+    given = cast("Mapping[object, object]", value)
+    variables = {key: _scalar(variable) for key, variable in given.items()}
     problems = [
         (_step(key), sentence)
         for key, variable in variables.items()
@@ -301,12 +323,13 @@ def _object(cls: type[object], also: str = "", **checks: Hook) -> Hook:
             return structure({name: getattr(value, name) for name in fields}, cls)
         if isinstance(value, Mapping):
             return structure(cast("Mapping[str, Any]", value), cls)
-        raise TypeError(f"should be {also}a {cls.__name__} or a mapping, is {described(value)}")
+        wrong = f"is {described(value)}{mapping_advice(value)}"
+        raise TypeError(f"should be {also}a {cls.__name__} or a mapping, {wrong}")
 
     return check
 
 
-_tracing = _object(models.WorkflowTracingParam, enabled=_bool)
+_tracing = _object(models.WorkflowTracingParam, enabled=_flag)
 _workflow_object = _object(
     models.ChatSessionWorkflowParam,
     "a workflow's id, ",
@@ -317,11 +340,11 @@ _workflow_object = _object(
 )
 _configuration = _object(
     models.ChatSessionChatKitConfigurationParam,
-    automatic_thread_titling=_object(models.AutomaticThreadTitlingParam, enabled=_bool),
+    automatic_thread_titling=_object(models.AutomaticThreadTitlingParam, enabled=_flag),
     file_upload=_object(
-        models.FileUploadParam, enabled=_bool, max_file_size=_positive, max_files=_positive
+        models.FileUploadParam, enabled=_flag, max_file_size=_positive, max_files=_positive
     ),
-    history=_object(models.HistoryParam, enabled=_bool, recent_threads=_positive),
+    history=_object(models.HistoryParam, enabled=_flag, recent_threads=_positive),
 )
 _expires_after_object = _object(
     models.ChatSessionExpiresAfterParam,
@@ -343,6 +366,7 @@ def _workflow(value: object, kind: object) -> object:
 
 
 def _expires_after(value: object, kind: object) -> object:
+    value = _scalar(value)
     if isinstance(value, timedelta):
         if value.microseconds:
             raise ValueError(f"should be whole seconds, is {value.total_seconds()}")
@@ -353,6 +377,7 @@ def _expires_after(value: object, kind: object) -> object:
 
 
 def _rate_limits(value: object, kind: object) -> object:
+    value = _scalar(value)
     if isinstance(value, int | float):
         return models.ChatSessionRateLimitsParam(max_requests_per_1_minute=_positive(value))
     return _rate_limits_object(value, kind)

@@ -41,7 +41,7 @@ from chatkit_async.errors import (
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
 from chatkit_async.models._base import fields_of
-from chatkit_async.options import RequestOptions, Settings, bulk_problems, described
+from chatkit_async.options import RequestOptions, Settings, bulk_problems, described, mapping_advice
 
 __all__ = ["BulkRun", "BulkSummary", "Outcome"]
 
@@ -619,7 +619,7 @@ def _own_fields(row: object) -> dict[str, object]:
         return {name: value for name in fields if (value := getattr(row, name)) is not None}
     if not isinstance(row, Mapping):
         wanted = "should be a SessionCreateParams, a mapping or a user's id"
-        raise ParameterError([("params", f"{wanted}, is {described(row)}")])
+        raise ParameterError([("params", f"{wanted}, is {described(row)}{mapping_advice(row)}")])
     try:
         return dict(cast("Mapping[str, object]", row))
     except Exception as error:  # noqa: BLE001 - a mapping may be anybody's
@@ -672,7 +672,8 @@ def checked_defaults(defaults: object) -> dict[str, object]:
     if defaults is None:
         return {}
     if not isinstance(defaults, Mapping | SessionCreateParams):
-        raise ParameterError([("defaults", f"should be a mapping, is {described(defaults)}")])
+        given = f"{described(defaults)}{mapping_advice(defaults)}"
+        raise ParameterError([("defaults", f"should be a mapping, is {given}")])
     own = _own_fields(cast("object", defaults))
     try:
         create_params({"user": "-", "workflow": "-", **own})

@@ -6,8 +6,9 @@ import re
 import ssl as tls
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
+from operator import index
 from sys import float_info
-from typing import Literal, TypeAlias, TypedDict, TypeVar, cast
+from typing import Literal, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
@@ -189,24 +190,40 @@ def described(value: object) -> str:
     return f"of type {type(value).__name__}"
 
 
+def mapping_advice(value: object) -> str:
+    """Return advice on how to make a mapping of an object, to end a sentence with."""
+    for name, call in _MAKES_MAPPING.items():
+        if hasattr(type(value), name):
+            return f": pass {call} instead"
+    return ""
+
+
+_MAKES_MAPPING = {
+    "model_dump": "its model_dump()",  # pydantic
+    "__dataclass_fields__": "dataclasses.asdict() of it",
+    "_asdict": "its _asdict()",  # a namedtuple
+}
+"""Calls that make a mapping of an object, by an attribute of its class."""
+
+
 class _Checks(list[Problem]):
     """The problems found so far; each method looks at one kind of value."""
 
     def seconds(self, name: str, value: object, *, optional: bool = True) -> None:
         if value is None and optional:
             return
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, float | SupportsIndex):
             also = " or None" if optional else ""
             self.append((name, f"should be seconds{also}, is {described(value)}"))
-        elif not _is_number(value) or value <= 0:
+        elif not _is_number(value) or cast("float", value) <= 0:
             hint = "; None means no limit" if optional else ""
             wrong = f"should be more than 0 seconds and finite, is {described(value)}{hint}"
             self.append((name, wrong))
 
     def whole(self, name: str, value: object, *, least: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
             self.append((name, f"should be a whole number, is {described(value)}"))
-        elif value < least:
+        elif index(value) < least:
             self.append((name, f"should be at least {least}, is {described(value)}"))
 
     def headers(self, name: str, value: object) -> None:
@@ -239,7 +256,9 @@ class _Checks(list[Problem]):
 
     def instance(self, name: str, value: object, wanted: type[object]) -> None:
         if value is not None and not isinstance(value, wanted):
-            self.append((name, f"should be a {wanted.__name__}, is of type {type(value).__name__}"))
+            advice = mapping_advice(value) if wanted is Mapping else ""
+            wrong = f"should be a {wanted.__name__}, is of type {type(value).__name__}{advice}"
+            self.append((name, wrong))
 
 
 def is_header_value(text: str) -> bool:
@@ -248,10 +267,11 @@ def is_header_value(text: str) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is an int or a float in the range of a float: no bool, no NaN, no infinity."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return whether it is a number in the range of a float: no bool, no NaN, no infinity."""
+    if isinstance(value, bool) or not isinstance(value, float | SupportsIndex):
         return False
-    return -float_info.max <= value <= float_info.max
+    number = value if isinstance(value, float) else index(value)
+    return -float_info.max <= number <= float_info.max
 
 
 def _is_utf8(text: str) -> bool:

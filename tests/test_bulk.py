@@ -14,6 +14,7 @@ from functools import wraps
 from itertools import count, cycle, islice
 from math import inf
 from types import MappingProxyType
+from typing import NamedTuple
 
 import aiohttp
 import attrs
@@ -388,6 +389,17 @@ async def test_bad_defaults_raise_at_the_call(client, defaults, path):
         client.sessions.create_many([], defaults=defaults)
 
     assert [path for path, _ in caught.value.problems] == [path]
+
+
+class Record(NamedTuple):
+    user: str = "ada"
+
+
+async def test_a_record_among_the_rows_is_told_how_to_become_a_mapping(client):
+    [outcome] = await client.sessions.create_many([Record()], defaults=DEFAULTS).results()
+    assert str(outcome.error).endswith("is of type Record: pass its _asdict() instead")
+    with pytest.raises(ParameterError, match=r"is of type Record: pass its _asdict\(\) instead"):
+        client.sessions.create_many([], defaults=Record())
 
 
 async def test_a_run_runs_once(client):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +36,10 @@ from chatkit_async.secret import Secret
 
 SURROGATE = "\ud83d"
 SURROGATE_PROBLEM = "has text that UTF-8 cannot encode (a lone surrogate)"
+WHOLE_FLOAT = (
+    "should be a whole number of type int, is the float 60.0; floats are not converted, because a "
+    "calculated one may be slightly off: pass int(...) or round(...)"
+)
 
 
 class Plan(str, Enum):  # noqa: UP042 - its str() is not its value
@@ -53,8 +60,10 @@ def body(**params):
     return _codec.encode(_codec.create_params(given), {}).decode()
 
 
-def sent(**params):
+def sent(workflow="wf", **params):
     """What is sent for these parameters alone, as compact JSON."""
+    if workflow != "wf":
+        return body(workflow=workflow, **params)
     start = '{"user":"u","workflow":{"id":"wf"}'
     encoded = body(**params)
     assert encoded.startswith(start)
@@ -330,7 +339,8 @@ EXPIRES_AFTER = "should be whole seconds, a timedelta, a ChatSessionExpiresAfter
         (-1, {"expires_after": "should be at least 1, is -1"}),
         (0, {"expires_after": "should be at least 1, is 0"}),
         (1.5, {"expires_after": "should be a whole number, is 1.5"}),
-        (60.0, {"expires_after": "should be a whole number, is 60.0"}),
+        (60.0, {"expires_after": WHOLE_FLOAT}),
+        ({"seconds": 60.0}, {"expires_after.seconds": WHOLE_FLOAT}),
         (float("nan"), {"expires_after": "should be a whole number, is nan"}),
         (float("inf"), {"expires_after": "should be a whole number, is inf"}),
         ("600", {"expires_after": f"{EXPIRES_AFTER}, is of type str"}),
@@ -521,6 +531,136 @@ def test_problems_neither_show_text_nor_keep_what_raised_them():
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
     assert "PRIVATE" not in str(caught.value)
+
+
+# Scalars and records of other libraries
+
+
+class Scalar:
+    """A number as numpy has it: no int, no bool, and with `item()`."""
+
+    shape = ()
+
+    def __init__(self, value):
+        self.value = value
+
+    def item(self):
+        return self.value
+
+
+class Index:
+    """An integer as other libraries have it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+class Array(Scalar):
+    shape = (1,)
+
+
+def all_numbers(whole, flag):
+    """Return parameters with a number at every place that takes one."""
+    return {
+        "workflow": {
+            "id": "wf",
+            "state_variables": {"a": whole, "b": flag},
+            "tracing": {"enabled": flag},
+        },
+        "chatkit_configuration": {
+            "automatic_thread_titling": {"enabled": flag},
+            "file_upload": {"enabled": flag, "max_file_size": whole, "max_files": whole},
+            "history": {"enabled": flag, "recent_threads": whole},
+        },
+        "expires_after": whole,
+        "rate_limits": whole,
+    }
+
+
+@pytest.mark.parametrize("whole", [Scalar(5), Index(5)], ids=["item", "index"])
+def test_scalars_are_sent_as_plain_numbers(whole):
+    given = all_numbers(whole, Scalar(value=True))
+    wanted = all_numbers(5, flag=True)
+
+    assert sent(**given) == sent(**wanted)
+    assert sent(expires_after={"seconds": whole}) == sent(expires_after=5)
+    assert sent(rate_limits={"max_requests_per_1_minute": whole}) == sent(rate_limits=5)
+
+
+def test_numpy_scalars_are_sent_as_plain_numbers():
+    numpy = pytest.importorskip("numpy")
+    wanted = sent(**all_numbers(5, flag=True))
+
+    for kind in (numpy.int8, numpy.uint32, numpy.int64, numpy.array):
+        assert sent(**all_numbers(kind(5), numpy.bool_(True))) == wanted
+    assert sent(expires_after=numpy.timedelta64(60, "s")) == sent(expires_after=60)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (Scalar(5.0), WHOLE_FLOAT.replace("60.0", "5.0")),
+        (Scalar(value=True), "should be a whole number, is True"),
+        (Array([5]), "should be a whole number, is of type Array"),
+    ],
+    ids=["float", "bool", "array"],
+)
+def test_a_scalar_is_held_to_the_same_rules(value, sentence):
+    assert problems(chatkit_configuration={"history": {"recent_threads": value}}) == {
+        "chatkit_configuration.history.recent_threads": sentence
+    }
+
+
+@attrs.frozen
+class PydanticModel:
+    id: str = "wf"
+
+    def model_dump(self):
+        return {"id": self.id}
+
+
+@dataclass
+class Dataclass:
+    id: str = "wf"
+
+
+class Named(NamedTuple):
+    id: str = "wf"
+
+
+RECORDS = {
+    "pydantic": (PydanticModel(), "its model_dump()", PydanticModel.model_dump),
+    "dataclass": (Dataclass(), "dataclasses.asdict() of it", asdict),
+    "namedtuple": (Named(), "its _asdict()", Named._asdict),
+}
+
+
+@pytest.mark.parametrize(("record", "call", "made"), RECORDS.values(), ids=RECORDS)
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [
+        (lambda record: record, "params"),
+        (lambda record: {"user": "u", "workflow": record}, "workflow"),
+        (
+            lambda record: {"user": "u", "workflow": {"id": "wf", "state_variables": record}},
+            "workflow.state_variables",
+        ),
+    ],
+    ids=["all", "workflow", "variables"],
+)
+def test_a_record_is_refused_with_the_call_that_makes_it_a_mapping(
+    record, call, made, params, path
+):
+    with pytest.raises(ParameterError) as caught:
+        _codec.create_params(params(record))
+
+    [(where, sentence)] = caught.value.problems
+    assert where == path
+    assert sentence.endswith(f", is of type {type(record).__name__}: pass {call} instead")
+    assert made(record) == {"id": "wf"}
 
 
 # extra_body

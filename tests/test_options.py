@@ -518,6 +518,36 @@ def test_retries_that_cannot_be_right(value, sentence):
     assert refused(max_retries=value) == {"max_retries": sentence}
 
 
+class Index:
+    """An integer as numpy has it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+@pytest.mark.parametrize("name", ["timeout", "attempt_timeout", "max_retries"])
+def test_integers_of_other_libraries_are_taken(name):
+    assert options.request_problems({name: Index(5)}) == []
+
+
+def test_integers_of_other_libraries_have_the_same_range():
+    found = options.request_problems({"max_retries": Index(-1), "extra_query": {"a": Index(10)}})
+    assert [name for name, _ in found] == ["max_retries"]
+
+
+def test_an_extra_body_that_has_a_mapping_is_told_how_to_make_it():
+    class Model:
+        def model_dump(self):
+            return {"a": 1}
+
+    wanted = "should be a Mapping, is of type Model: pass its model_dump() instead"
+    assert options.request_problems({"extra_body": Model()}) == [("extra_body", wanted)]
+    assert options.request_problems({"extra_body": Model().model_dump()}) == []
+
+
 def test_a_count_that_python_does_not_print_is_refused_all_the_same():
     assert options.request_problems({"max_retries": -(10**5000)}) == [
         ("max_retries", "should be at least 0, is a very large number")
