@@ -31,11 +31,11 @@ from chatkit_async.errors import (
     ConfigurationError,
     RateLimitError,
 )
-from chatkit_async.models import ChatSession
+from chatkit_async.models._base import ReplyObject
 from chatkit_async.options import Attempt, RequestOptions, Settings, hide, key_problem
 from chatkit_async.secret import Secret, clean_text
 
-T = TypeVar("T", bound=ChatSession)
+T = TypeVar("T", bound=ReplyObject)
 
 _logger = logging.getLogger("chatkit_async")
 

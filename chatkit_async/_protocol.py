@@ -23,18 +23,21 @@ from chatkit_async.errors import (
     ResponseErrorKind,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
+from chatkit_async.models._base import ReplyObject, model
 from chatkit_async.options import RequestOptions, request_problems
 from chatkit_async.secret import MASK, Secret, clean_text, mask_json, mask_text, printable
 
 if TYPE_CHECKING:
     from types import FrameType
 
-T = TypeVar("T", bound=ChatSession)
+T = TypeVar("T", bound=ReplyObject)
 Flaw: TypeAlias = Literal["truncated", "too_large", "encoding"]
 
 # https://platform.openai.com/docs/api-reference/chatkit/sessions
 CREATE_ROUTE = "/chatkit/sessions"
 CANCEL_ROUTE = "/chatkit/sessions/{session_id}/cancel"
+# https://platform.openai.com/docs/api-reference/chatkit/threads
+THREADS_ROUTE = "/chatkit/threads"
 
 # ChatKit is in beta: the API wants to hear that the caller knows.
 BETA_HEADER = ("OpenAI-Beta", "chatkit_beta=v1")
@@ -149,6 +152,25 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
         headers=_headers(options),
         body=None if extra_body is None else _codec.encode(None, extra_body),
         subject=("id", session_id),
+    )
+
+
+@model
+class ThreadsProbe(ReplyObject):
+    """A list of threads, of which nothing but its kind is looked at: threads are private."""
+
+    object: str
+
+
+def probe_threads() -> Call[ThreadsProbe]:
+    """Build the call that asks for one thread, to see if threads can be read."""
+    return Call(
+        method="GET",
+        route=THREADS_ROUTE,
+        path=f"{THREADS_ROUTE}?limit=1",
+        result=ThreadsProbe,
+        headers={},
+        body=None,
     )
 
 
@@ -272,7 +294,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str], *, verify: bool = 
     if kind is not None:
         advice = _REWRITTEN if kind == "mismatched" else ""
         raise APIResponseError(
-            f"the API replied {reply.status}, but {_flaw(kind, reply, secrets)}; "
+            f"the API replied {reply.status}, but {_flaw(kind, reply, secrets)}"
             f"{_aftermath(call)}{advice}",
             kind=kind,
             status_code=reply.status,
@@ -304,11 +326,15 @@ def _flaw(kind: ResponseErrorKind, reply: Reply, secrets: Iterable[str]) -> str:
     return _FLAWS[kind].format(encoding=encoding[:MAX_ENCODING])
 
 
+_AFTERMATHS = {
+    CREATE_ROUTE: "; the session may exist all the same, and then lapses by itself",
+    CANCEL_ROUTE: "; the session may be cancelled all the same",
+}
+
+
 def _aftermath(call: Call[T]) -> str:
     """What an unusable reply leaves behind."""
-    if call.route == CREATE_ROUTE:
-        return "the session may exist all the same, and then lapses by itself"
-    return "the session may be cancelled all the same"
+    return _AFTERMATHS.get(call.route, "")
 
 
 def _decoded(
@@ -445,7 +471,7 @@ def _hint(call: Call[T], status: int, code: str | None, headers: Mapping[str, st
                 "Check the workflow's id; the usual cause is a workflow that belongs to another "
                 "project than the key"
             )
-        case HTTPStatus.NOT_FOUND:
+        case HTTPStatus.NOT_FOUND if call.route == CANCEL_ROUTE:
             return "Check the session's id; it must come from the same project as the key"
         case HTTPStatus.TOO_MANY_REQUESTS:
             return "Too many requests for the project's rate limit: send fewer at a time"

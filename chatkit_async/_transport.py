@@ -24,7 +24,7 @@ from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, had_connection
 from chatkit_async._protocol import Flaw, Reply
 from chatkit_async.errors import APIError, APIStatusError, ClientClosedError, Problem
-from chatkit_async.models import ChatSession
+from chatkit_async.models._base import ReplyObject
 from chatkit_async.secret import Secret
 
 MAX_REPLY = 4 * 1024 * 1024
@@ -122,7 +122,7 @@ class Progress:
         self.attempts: int = 0
         self.answered: int = 0
         self.ended: int = 0
-        self.result: ChatSession | None = None
+        self.result: ReplyObject | None = None
 
     @property
     def lost(self) -> int:
@@ -134,7 +134,7 @@ class Progress:
         """True while an attempt waits for its reply."""
         return self.sent > self.ended
 
-    def note_success(self, result: ChatSession) -> None:
+    def note_success(self, result: ReplyObject) -> None:
         """Note that an attempt succeeded."""
         self.result = result
         self.answered += 1

@@ -499,7 +499,7 @@ class BulkRun(Generic[RowT]):
             index=index,
             row=row,
             kind=kind,
-            session=progress.result,
+            session=cast("ChatSession | None", progress.result),
             error=error,
             attempts=progress.attempts,
             lost=progress.lost,

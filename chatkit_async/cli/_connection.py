@@ -4,17 +4,26 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
 import attrs
 
-from chatkit_async._protocol import http_date
+from chatkit_async._attempts import Attempts
+from chatkit_async._protocol import (
+    THREADS_ROUTE,
+    WITHDRAWAL,
+    http_date,
+    is_invalid_url,
+    probe_threads,
+)
+from chatkit_async._transport import Transport
 from chatkit_async.cli._finding import Finding
 from chatkit_async.cli._settings import Target
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import (
+    APIResponseError,
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -22,6 +31,7 @@ from chatkit_async.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from chatkit_async.options import Settings
 
 NO_SUCH_SESSION = "cksess_chatkit_async_doctor"
 """Cancelling it changes nothing, and needs the key, its permissions and the path to be right."""
@@ -45,9 +55,12 @@ async def connection(target: Target, timeout: float) -> AsyncIterator[Finding]:
     if not target.has_key:
         yield Finding("request", "skipped", "not made, as there is no key to send")
         return
-    finding, date = await _request(timeout)
+    finding, headers = await _request(timeout)
     yield finding
-    if date is not None:
+    if headers is None:
+        return
+    yield await _threads(timeout, sessions_refused=finding.state == "failed")
+    if (date := headers.get("Date")) is not None:
         yield clock(date, time.time())
 
 
@@ -144,16 +157,45 @@ def _reason(error: Exception) -> str:
             return str(error)
 
 
-async def _request(timeout: float) -> tuple[Finding, str | None]:
-    """Make the request; returns what came of it, and the server's Date."""
+async def _request(timeout: float) -> tuple[Finding, Mapping[str, str] | None]:
+    """Make the request; returns what came of it, and the reply's headers. None: no reply."""
     try:
         async with AsyncChatKit(timeout=timeout, max_retries=0) as client:
             reply = await client.sessions.with_raw_response.cancel(NO_SUCH_SESSION)
     except APIStatusError as error:
-        return _judged(error), error.headers.get("Date")
+        return _judged(error), error.headers
     except ChatKitError as error:
         return Finding("request", "failed", str(error)), None
-    return _accepted(reply.status_code, reply.request_id), reply.headers.get("Date")
+    return _accepted(reply.status_code, reply.request_id), reply.headers
+
+
+async def _threads(timeout: float, *, sessions_refused: bool) -> Finding:
+    """Ask for one thread with the same key. Threads are private: no reply is shown."""
+    settings = Settings.resolve({"timeout": timeout, "max_retries": 0})
+    transport = Transport(max_connections=1)
+    try:
+        done = await Attempts(settings, transport).call(probe_threads(), {})
+    except NotFoundError as error:
+        said = "the server has no threads API at this base URL: it answered 404"
+        if not is_invalid_url(error.message):
+            said = f"threads cannot be read: {_status(error)}"
+        return Finding("threads", "warning", said)
+    except (APIStatusError, APIResponseError) as error:
+        return Finding("threads", "warning", f"threads cannot be read: {_status(error)}")
+    except ChatKitError as error:
+        return Finding("threads", "warning", f"threads cannot be read: {error}")
+    finally:
+        await transport.close()
+    if getattr(done.result, "object", None) != "list":
+        return Finding("threads", "warning", "threads cannot be read: the reply is no list")
+    if sessions_refused:
+        said = "sessions are refused, threads are readable: export them now"
+        return Finding("threads", "warning", said, (WITHDRAWAL,))
+    return Finding("threads", "ok", "threads are readable with this key")
+
+
+def _status(error: APIStatusError | APIResponseError) -> str:
+    return f"the API replied {error.status_code} to GET {THREADS_ROUTE} (request id {error.request_id})"
 
 
 def _judged(error: APIStatusError) -> Finding:
@@ -175,7 +217,7 @@ def _judged(error: APIStatusError) -> Finding:
 
 def _is_the_apis(error: APIStatusError) -> bool:
     """Whether a refusal is of the session, by the API, and not of the path."""
-    return error.type is not None and "invalid url" not in error.message.lower()
+    return error.type is not None and not is_invalid_url(error.message)
 
 
 def _accepted(status: int, request_id: str | None) -> Finding:

@@ -42,8 +42,9 @@ _STYLES: dict[State, str] = {
 def doctor(context: click.Context, /, *, timeout: float, as_json: bool) -> None:
     """Say where each setting comes from, and whether the API can be reached with them.
 
-    It creates no session. The one request it makes asks to cancel a session that does not exist:
-    that takes a working key, and changes nothing. Against an emulator it works the same.
+    It creates no session, and makes two requests. One asks to cancel a session that does not
+    exist: that takes a working key, and changes nothing. The other asks for one thread, to see if
+    threads can be read; nothing of it is shown. Against an emulator it works the same.
     """
     if not 0 < timeout <= LONGEST_STEP:  # not click's own range, which lets NaN through
         raise click.UsageError(f"--timeout should be more than 0 and at most {LONGEST_STEP}.")

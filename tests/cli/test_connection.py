@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import socket
 import ssl
@@ -56,10 +57,12 @@ async def test_every_step_is_taken_and_nothing_changed(examine, emulator):
         "name": "ok",
         "connection": "ok",
         "request": "ok",
+        "threads": "warning",
         "clock": "ok",
     }
     assert found["name"].said == "127.0.0.1 is 127.0.0.1"
-    (request,) = emulator.requests
+    request, probe = emulator.requests
+    assert (probe.method, probe.path) == ("GET", "/v1/chatkit/threads")
     assert (request.operation, request.session_id) == ("cancel", NO_SUCH_SESSION)
     assert request.request_id in found["request"].said
     assert not emulator.sessions
@@ -191,7 +194,7 @@ async def test_other_answers_of_the_api(examine, emulator, status, state):
     found = await examine(emulator.base_url)
     assert found["request"].state == state
     assert not found["request"].concerns_key
-    assert emulator.requests.total == 1
+    assert emulator.requests.total == 2
 
 
 async def test_a_base_url_without_v1_is_recognised_by_its_answer(examine, emulator):
@@ -213,6 +216,78 @@ async def test_a_request_without_an_answer_fails(examine):
         found = await examine(server.base_url)
     assert found["request"].state == "failed"
     assert "closed the connection" in found["request"].said
+
+
+# Threads
+
+ERROR = {"message": "Refused: TITLE", "type": "invalid_request_error", "param": None, "code": None}
+NO_SESSION = http(json.dumps({"error": ERROR}).encode(), "404 Not Found")
+THREAD = {"id": "cthr_1", "object": "chatkit.thread", "title": "TITLE", "user": "USER"}
+THREADS = http(json.dumps({"object": "list", "data": [THREAD], "has_more": True}).encode())
+
+
+def refusal(status, message="Refused: TITLE"):
+    return http(
+        json.dumps({"error": ERROR | {"message": message}}).encode(), status, x_request_id="req_1"
+    )
+
+
+def api(sessions, threads):
+    """A server with these replies for sessions and for threads."""
+    return replying(lambda request: threads if request.line.startswith("GET") else sessions)
+
+
+async def test_readable_threads_are_fine(examine):
+    async with serve(api(NO_SESSION, THREADS)) as server:
+        found = await examine(server.base_url)
+
+    assert found["threads"].state == "ok"
+    assert found["threads"].said == "threads are readable with this key"
+    request, probe = server.requests
+    assert probe.line == "GET /v1/chatkit/threads?limit=1 HTTP/1.1"
+    assert probe.body == b""
+    assert probe.headers["authorization"] == request.headers["authorization"]
+    assert probe.headers["openai-beta"] == "chatkit_beta=v1"
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "410 Gone", "404 Not Found", "500 Oops"])
+async def test_readable_threads_are_to_be_exported(examine, status):
+    async with serve(api(refusal(status, "Invalid URL"), THREADS)) as server:
+        found = await examine(server.base_url)
+
+    assert found["request"].state == "failed"
+    assert found["threads"].state == "warning"
+    assert found["threads"].said == ("sessions are refused, threads are readable: export them now")
+    assert "https://" in found["threads"].advice[0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (refusal("404 Not Found", "Invalid URL (GET /v1/chatkit/threads)"), "no threads API"),
+        (refusal("404 Not Found"), "replied 404 to GET /chatkit/threads (request id req_1)"),
+        (refusal("403 Forbidden"), "replied 403 to GET /chatkit/threads (request id req_1)"),
+        (refusal("410 Gone"), "replied 410"),
+        (refusal("500 Oops"), "replied 500"),
+        (http(b"<html>TITLE"), "replied 200"),
+        (http(b'{"object": "TITLE"}'), "the reply is no list"),
+        (http(b'{"data": ["TITLE"]}'), "the reply is no list"),
+        (CLOSE, "closed the connection"),
+    ],
+)
+async def test_unreadable_threads_are_a_warning(examine, reply, said):
+    async with serve(api(NO_SESSION, reply)) as server:
+        found = await examine(server.base_url)
+
+    assert found["request"].state == "ok"
+    assert found["threads"].state == "warning"
+    assert said in found["threads"].said
+    assert "TITLE" not in repr(found["threads"])
+
+
+async def test_threads_are_not_asked_for_without_a_reply(examine):
+    async with serve(replying(CLOSE)) as server:
+        assert "threads" not in await examine(server.base_url)
 
 
 # The clock
