@@ -215,7 +215,7 @@ class _Checks(list[Problem]):
         if isinstance(value, bool) or not isinstance(value, float | SupportsIndex):
             also = " or None" if optional else ""
             self.append((name, f"should be seconds{also}, is {described(value)}"))
-        elif not _is_number(value) or cast("float", value) <= 0:
+        elif (_number(value) or 0) <= 0:
             hint = "; None means no limit" if optional else ""
             wrong = f"should be more than 0 seconds and finite, is {described(value)}{hint}"
             self.append((name, wrong))
@@ -251,7 +251,7 @@ class _Checks(list[Problem]):
                 self.append((where, f"has a name that is no string but {described(key)}"))
             elif not _is_utf8(key + item if isinstance(item, str) else key):
                 self.append((where, "has text that UTF-8 cannot encode (a lone surrogate)"))
-            elif not isinstance(item, str) and not _is_number(item):
+            elif not isinstance(item, str) and _number(item) is None:
                 self.append((where, f"should be a string or a number, is {described(item)}"))
 
     def instance(self, name: str, value: object, wanted: type[object]) -> None:
@@ -266,12 +266,12 @@ def is_header_value(text: str) -> bool:
     return text.isascii() and (text.isprintable() or text.replace("\t", "").isprintable())
 
 
-def _is_number(value: object) -> bool:
-    """Return whether it is a number in the range of a float: no bool, no NaN, no infinity."""
+def _number(value: object) -> float | None:
+    """Return a number in the range of a float. None: it is a bool, NaN, infinite or no number."""
     if isinstance(value, bool) or not isinstance(value, float | SupportsIndex):
-        return False
+        return None
     number = value if isinstance(value, float) else index(value)
-    return -float_info.max <= number <= float_info.max
+    return number if -float_info.max <= number <= float_info.max else None
 
 
 def _is_utf8(text: str) -> bool:
@@ -344,7 +344,7 @@ def bulk_problems(
             f"{described(concurrency)}: make the client with as many"
         )
         found.append(("concurrency", wrong))
-    if rate is not None and (not _is_number(rate) or cast("float", rate) <= 0):
+    if rate is not None and (_number(rate) or 0) <= 0:
         found.append(
             ("rate", f"should be starts per second, more than 0, or None, is {described(rate)}")
         )
