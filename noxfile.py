@@ -78,6 +78,8 @@ def run_tests(session: nox.Session, *pytest_options: str) -> None:
     """
     # Keeps the checkout off sys.path: what is tested is the wheel's content.
     session.env["PYTHONSAFEPATH"] = "1"
+    # What is imported is compiled once, not by every worker and every program that a test starts.
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location).resolve() / "coverage")
     session.run("coverage", "erase")
     # A process per core: the tests of faults, forks and simulated hours are many.
@@ -233,18 +235,18 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Play stories of client and emulator: -- --seed N for one, -- --seeds 100000 for many.
+    """Run every sweep of the tests in full.
 
-    Without arguments, callers are also interrupted at each of their bytecodes, and surplus replies
-    come after every delay.
+    With arguments, play stories of client and emulator: -- --seed N tells one, -- --seeds 100000
+    plays many.
     """
-    session.install(".", *group("tests"))
+    session.install(".[cli]", *group("tests"))
     session.env["PYTHONPATH"] = "tests"
-    if not session.posargs:
+    if session.posargs:
+        session.run("python", "-P", "-m", "simulation", *session.posargs)
+    else:
         every = {"SWEEP_STRIDE": "1"}
-        sweeps = ["tests/test_interruption.py", "tests/test_surplus.py"]
-        session.run("python", "-P", "-m", "pytest", *sweeps, env=every)
-    session.run("python", "-P", "-m", "simulation", *session.posargs)
+        session.run("python", "-P", "-m", "pytest", "-m", "sweep", "-n", "auto", env=every)
 
 
 @nox.session

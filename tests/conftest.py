@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
+from collections import Counter
 from types import SimpleNamespace
 
 import aiohttp
 import aioresponses.core
 import hypothesis
+import pytest
 from patience import PATIENCE
 
 from chatkit_async.emulator import Emulator
@@ -46,3 +50,38 @@ class _ClientResponse(aiohttp.ClientResponse):
 
 
 aioresponses.core.ClientResponse = _ClientResponse
+
+
+@pytest.hookimpl(tryfirst=True)  # before they are shuffled
+def pytest_collection_modifyitems(config, items):
+    """Keep every n-th case of a sweep; all of them where SWEEP_STRIDE is 1."""
+    cases, left_out = Counter(), []
+    for item in items:
+        if sweep := item.get_closest_marker("sweep"):
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % int(os.environ.get("SWEEP_STRIDE", sweep.kwargs["every"])):
+                left_out.append(item)
+            cases[test] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        left_out = set(left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Run an unmeasured test without coverage, also of the threads and processes it starts."""
+    if not item.get_closest_marker("unmeasured"):
+        return (yield)
+    variables = {name: os.environ[name] for name in os.environ if name.startswith("COVERAGE")}
+    here, in_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    for name in variables:
+        del os.environ[name]
+    try:
+        return (yield)
+    finally:
+        os.environ.update(variables)
+        threading.settrace(in_threads)
+        sys.settrace(here)

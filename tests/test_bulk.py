@@ -755,6 +755,7 @@ async def test_a_client_that_is_closed_stops_the_run(emulator):
 # Push-back
 
 
+@pytest.mark.unmeasured
 @on_virtual_time(rate_limit=TokenBucket(rate=25, burst=25, retry_after=1))
 async def test_a_thousand_rows_at_a_hundred_in_flight_behind_25_a_second(emulator):
     async with virtual.client(emulator) as client:

@@ -216,6 +216,7 @@ def emulator(monkeypatch):
         yield emulator
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_code_of_a_page_runs(path, page, request):
     to_run = blocks(path.read_text(encoding="utf-8"))

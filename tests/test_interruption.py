@@ -26,6 +26,8 @@ STRIDE = int(os.environ.get("SWEEP_STRIDE", "31"))
 WANTED = {"user": "user_123", "workflow": "wf_123"}
 SWEPT = {module.__file__ for module in (_loop_thread, sync, web)}
 
+pytestmark = pytest.mark.sweep(every=1)
+
 
 class InterruptError(BaseException):
     """What the signal handler of a program raises."""

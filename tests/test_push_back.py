@@ -10,6 +10,8 @@ import virtual
 from chatkit_async import AsyncChatKit
 from chatkit_async.emulator import Emulator, TokenBucket
 
+pytestmark = pytest.mark.unmeasured
+
 LIMIT = TokenBucket(rate=25, burst=25, retry_after=1)
 
 
@@ -39,6 +41,7 @@ def at_work(number, at_once, seed, latency, limit=LIMIT):
     return virtual.run(main())
 
 
+@pytest.mark.sweep(every=4)
 @pytest.mark.parametrize("latency", [0.001, 0.02, 0.1])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_hundred_creates_at_once(seed, latency):
@@ -48,6 +51,7 @@ def test_a_hundred_creates_at_once(seed, latency):
     assert requests <= 180
 
 
+@pytest.mark.sweep(every=3)
 @pytest.mark.parametrize(("seed", "latency"), [(0, 0.001), (1, 0.02), (2, 0.1)])
 def test_a_thousand_creates_with_a_hundred_in_flight(seed, latency):
     created, requests, seconds = at_work(1000, 100, seed, latency)

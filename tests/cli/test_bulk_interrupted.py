@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -21,19 +20,20 @@ FORKS = Path(__file__).with_name("forks.py")
 ROWS = 8
 STEPS = 1 + 2 * ROWS  # the header, and an intent and an outcome of each row
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.unmeasured,
+]
 
 
 @pytest.fixture(scope="module")
 def forks():
-    """A process that runs commands in forks of itself, without the cost of measured coverage."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
+    """A process that runs commands in forks of itself."""
     with subprocess.Popen(
         [sys.executable, str(FORKS)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
     ) as process:
         yield process
         process.stdin.close()
@@ -41,16 +41,9 @@ def forks():
 
 @pytest.fixture
 def emulator():
-    """An emulator on a thread, likewise."""
-    trace = threading.gettrace()
-    threading.settrace(None)
-    try:
-        emulator = Emulator()
-        emulator.__enter__()
-    finally:
-        threading.settrace(trace)
-    yield emulator
-    emulator.__exit__()
+    """An emulator on a thread."""
+    with Emulator() as emulator:
+        yield emulator
 
 
 @pytest.fixture
@@ -117,6 +110,7 @@ def moments(first, *when):
     return [f"{moment}_{step}" for step in range(first, STEPS + 1) for moment in when]
 
 
+@pytest.mark.sweep(every=5)
 @pytest.mark.parametrize("moment", moments(1, "before", "during", "after"))
 def test_killed_at_any_step_it_resumes_to_the_end_of_an_undisturbed_run(
     command, emulator, rows, tmp_path, moment
@@ -143,6 +137,7 @@ def test_killed_at_any_step_it_resumes_to_the_end_of_an_undisturbed_run(
         assert number == 1 or (number == 2 and index in in_flight)
 
 
+@pytest.mark.sweep(every=4)
 @pytest.mark.parametrize("first", range(1, STEPS, 6))
 @pytest.mark.parametrize("second", range(1, STEPS, 6))
 def test_killed_twice_it_resumes_all_the_same(command, rows, tmp_path, first, second):
@@ -153,6 +148,7 @@ def test_killed_twice_it_resumes_all_the_same(command, rows, tmp_path, first, se
     assert states(tmp_path / "out.jsonl") == [State.DONE] * ROWS
 
 
+@pytest.mark.sweep(every=4)
 @pytest.mark.parametrize("moment", [*moments(2, "before"), *moments(2, "after")[::4]])
 def test_ctrl_c_at_any_step_finishes_what_is_in_flight_and_resuming_the_rest(
     command, emulator, rows, tmp_path, moment
@@ -171,6 +167,7 @@ def test_ctrl_c_at_any_step_finishes_what_is_in_flight_and_resuming_the_rest(
     assert sessions_by_row(emulator, ROWS) == [1] * ROWS
 
 
+@pytest.mark.sweep(every=3)
 @pytest.mark.parametrize("step", range(2, 2 + ROWS))
 def test_a_second_ctrl_c_stops_at_once_and_every_row_is_accounted_for(
     command, emulator, rows, tmp_path, step
@@ -201,16 +198,19 @@ def test_ctrl_c_before_the_first_record_ends_it_at_once(command, emulator, rows,
     assert command("--resume")[0] == 0
 
 
-def test_twenty_thousand_rows_interrupted_twice_are_all_accounted_for(
-    command, emulator, rows, tmp_path
+@pytest.mark.sweep(every=2)
+@pytest.mark.parametrize("number", [2000, 20_000])
+def test_many_rows_interrupted_twice_are_all_accounted_for(
+    command, emulator, rows, tmp_path, number
 ):
-    number = 20_000
     rows(number)
     path = tmp_path / "out.jsonl"
-    code, printed = command(concurrency=64, after_15000=["SIGINT"])
+    code, printed = command(concurrency=64, **{f"after_{number * 3 // 4}": ["SIGINT"]})
     assert code == 130, printed
-    assert 7000 <= len(emulator.sessions) < 15_000
-    code, printed = command("--resume", concurrency=64, after_13000=["SIGINT"])
+    assert 0.35 * number <= len(emulator.sessions) < 0.75 * number
+    code, printed = command(
+        "--resume", concurrency=64, **{f"after_{number * 13 // 20}": ["SIGINT"]}
+    )
     assert code == 130, printed
     assert len(emulator.sessions) < number
     code, printed = command("--resume", concurrency=64)

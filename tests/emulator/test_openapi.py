@@ -15,6 +15,8 @@ from patience import PATIENCE
 
 from chatkit_async.emulator import Emulator
 
+pytestmark = pytest.mark.unmeasured
+
 DOCUMENT = Path(__file__).with_name("openapi.json")
 
 

@@ -9,6 +9,8 @@ import sys
 import pytest
 from patience import PATIENCE
 
+pytestmark = pytest.mark.unmeasured
+
 
 def run(load, tmp_path, users):
     file = tmp_path / "users.txt"

@@ -13,6 +13,8 @@ from patience import PATIENCE
 
 from chatkit_async import AuthenticationError
 
+pytestmark = pytest.mark.unmeasured
+
 USERS = [f"user_{number:03}" for number in range(120)]
 
 

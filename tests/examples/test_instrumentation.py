@@ -13,6 +13,8 @@ from patience import PATIENCE
 
 from chatkit_async import AsyncChatKit, RetryPolicy
 
+pytestmark = pytest.mark.unmeasured
+
 PROGRAM = Path(__file__).with_name("instrumented.py")
 BETA = "chatkit_beta=v1"
 POLICY = RetryPolicy(initial_backoff=0.001, max_backoff=0.001)

@@ -7,6 +7,8 @@ import pytest
 from nbclient import NotebookClient
 from patience import PATIENCE
 
+pytestmark = pytest.mark.unmeasured
+
 
 @pytest.fixture
 def outputs(emulator, examples, monkeypatch):

@@ -8,6 +8,8 @@ import sys
 import pytest
 from patience import PATIENCE
 
+pytestmark = pytest.mark.unmeasured
+
 
 @pytest.fixture
 def run(emulator, examples):

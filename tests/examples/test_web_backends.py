@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+pytestmark = pytest.mark.unmeasured
+
 SIGNED_IN = {"X-Authenticated-User": "ada"}
 JSON = {"Content-Type": "application/json"}
 

@@ -53,6 +53,7 @@ async def measured(client, **options):
     return error, now() - started
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("max_retries", [0, 2, 100])
 @pytest.mark.parametrize("attempt_timeout", [None, 3.0])
 @pytest.mark.parametrize("timeout", [0.2, 60.0])
@@ -100,6 +101,7 @@ limits = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.unmeasured
 @given(
     faults=st.lists(behaviours, max_size=8),
     calls=st.integers(1, 5),

@@ -17,6 +17,8 @@ EXTENTS = {"first attempt": 1, "first two": 2, "every attempt": EVERY_ATTEMPT}
 hunter = Hunter(KEY, SESSION["client_secret"])
 
 
+@pytest.mark.unmeasured
+@pytest.mark.sweep(every=5)
 @pytest.mark.parametrize("times", EXTENTS.values(), ids=EXTENTS)
 @pytest.mark.parametrize("call", [asynchronous, blocking], ids=["async", "sync"])
 @pytest.mark.parametrize("method", ["create", "cancel"])

@@ -48,6 +48,8 @@ async def awaited():
 SOURCES = {"environment": None, "function": lambda: KEY, "coroutine function": awaited}
 
 
+@pytest.mark.unmeasured
+@pytest.mark.sweep(every=2)
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 @pytest.mark.parametrize("failing", TABLE, ids=lambda fault: fault.name)
 def test_no_fault_shows_a_key_of_any_source(meeting, monkeypatch, failing, source):
