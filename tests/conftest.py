@@ -52,7 +52,7 @@ class _ClientResponse(aiohttp.ClientResponse):
 aioresponses.core.ClientResponse = _ClientResponse
 
 
-@pytest.hookimpl(tryfirst=True)  # before they are shuffled
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-randomly shuffles them
 def pytest_collection_modifyitems(config, items):
     """Keep every n-th case of a sweep; all of them where SWEEP_STRIDE is 1."""
     cases, left_out = Counter(), []
@@ -66,6 +66,7 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
         left_out = set(left_out)
         items[:] = [item for item in items if item not in left_out]
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
