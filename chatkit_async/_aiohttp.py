@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
@@ -39,13 +40,19 @@ class Connector(aiohttp.TCPConnector):
         keepalive_timeout: Seconds an idle connection is kept.
         on_connection: Called for each request that got a connection, with True if that
             connection was used before.
+        resolver: Looks names up. None: aiohttp's own.
     """
 
     def __init__(
-        self, *, limit: int, keepalive_timeout: float, on_connection: Callable[[bool], None]
+        self,
+        *,
+        limit: int,
+        keepalive_timeout: float,
+        on_connection: Callable[[bool], None],
+        resolver: "AbstractResolver | None" = None,
     ) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - of aiohttp
-            limit=limit, keepalive_timeout=keepalive_timeout
+            limit=limit, keepalive_timeout=keepalive_timeout, resolver=resolver
         )
         self._on_connection = on_connection
         self._generation = 0

@@ -23,6 +23,7 @@ from chatkit_async._aiohttp import Connector, close_at_once, close_idle_connecti
 from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, had_connection
 from chatkit_async._protocol import Flaw, Reply
+from chatkit_async._resolver import Resolver, look_up_limit
 from chatkit_async.errors import APIError, APIStatusError, ClientClosedError, Problem
 from chatkit_async.models._base import ReplyObject
 from chatkit_async.secret import Secret
@@ -224,6 +225,7 @@ class Transport:
             session = self._session()
             progress.reused_at = -inf
             _progress.set(progress)
+            look_up_limit.set(link.connect_timeout)
             sent_before = progress.sent
             if session is self._borrowed:
                 progress.sent += 1  # its connector does not tell
@@ -290,6 +292,7 @@ class Transport:
                 limit=self._max_connections,
                 keepalive_timeout=KEEP_ALIVE,
                 on_connection=_note_connection,
+                resolver=Resolver(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,

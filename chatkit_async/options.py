@@ -142,7 +142,8 @@ class ClientOptions(TypedDict, total=False):
         base_url: Where the API is; None: from `OPENAI_BASE_URL`.
         timeout: Seconds for a whole call, every attempt and every wait; None: no limit.
         attempt_timeout: Seconds for each attempt; None: no limit.
-        connect_timeout: Seconds to open a connection, TLS included; None: no limit.
+        connect_timeout: Seconds to look the host name up, and again to open a connection, TLS
+            included; None: no limit.
         max_retries: Attempts after the first, at least 0.
         retry_policy: How long to wait between attempts.
         verify_replies: Refuse a reply whose user or session is not the one in the request.

@@ -77,7 +77,8 @@ class ChatKit:
             `https://api.openai.com/v1`.
         timeout: Seconds for a whole call: every attempt, every wait. None: no limit.
         attempt_timeout: Seconds for each attempt. None: no limit.
-        connect_timeout: Seconds to open a connection, TLS included. None: no limit.
+        connect_timeout: Seconds to look the host name up, and again to open a connection, TLS
+            included. None: no limit.
         max_retries: Attempts after the first, at least 0.
         retry_policy: How long to wait between attempts, where the API does not say.
         max_connections: Connections open at a time, at least 1.

@@ -306,7 +306,7 @@ class BlockingClientSecretEndpoint:
             "expires_after": expires_after,
             "rate_limits": rate_limits,
         }
-        async_client, self._loop_thread = parts_of(client)
+        async_client, loop_thread = parts_of(client)
         self._core = _EndpointCore(
             async_client,
             given,
@@ -315,6 +315,7 @@ class BlockingClientSecretEndpoint:
             max_secrets=max_secrets,
             on_error=on_error,
         )
+        self._loop_thread = loop_thread
 
     def handle(
         self,

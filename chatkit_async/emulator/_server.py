@@ -173,15 +173,17 @@ class ServerThread:
         self._thread.join()
 
     def _main(self) -> None:
-        asyncio.run(self._serve())
+        try:
+            with asyncio.Runner() as runner:  # it opens the loop, which may fail
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
 
     async def _serve(self) -> None:
         done = asyncio.Event()
-        try:
-            await self._start()
-        except BaseException as error:  # noqa: BLE001 - start() raises it in the caller's thread
-            self._started.set_exception(error)
-            return
+        await self._start()
         self._started.set_result((asyncio.get_running_loop(), done))
         await done.wait()
         await self._stop()

@@ -103,6 +103,41 @@ def test_a_thread_that_cannot_start_raises_what_kept_it_and_ends():
     assert not thread._thread.is_alive()
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(24, "Too many open files"), RuntimeError("sockets are blocked")], ids=str
+)
+def test_thread_without_a_loop_raises_in_the_caller(monkeypatch, error):
+    def refuse():
+        raise error
+
+    monkeypatch.setattr(asyncio.events, "new_event_loop", refuse)
+    emulator = Emulator()
+    with pytest.raises(type(error)) as caught:
+        emulator.__enter__()
+
+    assert caught.value is error
+    assert all(thread.name != "chatkit-emulator" for thread in threading.enumerate())
+    monkeypatch.undo()
+    with emulator:
+        assert emulator.base_url
+
+
+def test_thread_that_cannot_stop_says_so(monkeypatch):
+    async def start():
+        pass
+
+    async def stop():
+        raise OSError("not today")
+
+    said = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: said.append(args.exc_value))
+    thread = ServerThread(start, stop)
+    thread.start()
+    thread.stop()
+
+    assert [str(error) for error in said] == ["not today"]
+
+
 def test_a_thread_runs_both_ends_in_a_loop_of_its_own():
     seen = []
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 from unittest import mock
 
@@ -191,17 +193,22 @@ def test_a_connection_that_never_opens_is_bound():
     assert elapsed == pytest.approx(4.0, abs=NOISE)
 
 
-def test_a_name_that_is_looked_up_for_ever_is_bound():
+@pytest.mark.parametrize(
+    ("limit", "ends_by"), [(None, "timeout"), (60.0, "timeout"), (1.0, "connect_timeout")]
+)
+def test_a_name_that_is_looked_up_for_ever_is_bound(monkeypatch, limit, ends_by):
     async def main():
-        asyncio.get_running_loop().getaddrinfo = for_ever
         async with AsyncChatKit(
-            api_key="sk-1", base_url="https://slow.example/v1", timeout=4.0
+            api_key="sk-1", base_url="https://slow.example/v1", timeout=4.0, connect_timeout=limit
         ) as client:
             client._attempts.seam = virtual.Seam(now=asyncio.get_running_loop().time)
             return await measured(client)
 
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait(PATIENCE))
     error, elapsed = virtual.run(main())
-    assert isinstance(error, APITimeoutError)
+    answer.set()
+    assert (type(error), error.limit) == (APITimeoutError, ends_by)
     assert elapsed <= 4.0 + NOISE
 
 
