@@ -152,6 +152,11 @@ def close_at_once(session: aiohttp.ClientSession) -> None:
     closing.close()
 
 
+def retry_nothing(session: aiohttp.ClientSession) -> None:
+    """Keep a session from repeating a GET or a DELETE, which it does within one attempt."""
+    session._retry_connection = False  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
 def loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop | None:
     """Return the loop that a session was made in; its own property for that is deprecated."""
     return getattr(session, "_loop", None)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from http import HTTPStatus
 from math import inf
-from typing import Generic, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import aiohttp
 import attrs
@@ -59,8 +59,7 @@ class Seam:
     random: Callable[[], float] = random.random
 
 
-@attrs.frozen
-class Completed(Generic[T]):
+class Completed(NamedTuple, Generic[T]):
     """A call that succeeded.
 
     Attributes:
@@ -71,7 +70,7 @@ class Completed(Generic[T]):
     """
 
     result: T
-    reply: Reply = attrs.field(repr=False)
+    reply: Reply
     attempts: int
     elapsed: float
 
@@ -288,7 +287,7 @@ class Attempts:
                 raise  # somebody else's: the key's
             failure = _timed_out(self.base_url, attempt_timeout, whole=whole)
         else:
-            return self._read(call, reply, [*keys, *self._link.login]), reply
+            return self._read(call, reply, [*keys, *self._link.login], progress), reply
         finally:
             timers.stop(timer)
         if transport.closed:
@@ -301,14 +300,20 @@ class Attempts:
         finally:
             del failure
 
-    def _read(self, call: Call[T], reply: Reply, secrets: list[Secret]) -> T:
+    def _read(self, call: Call[T], reply: Reply, secrets: list[Secret], progress: Progress) -> T:
         """Read a reply, and close the idle connections if it was not the reply to this request.
 
         A load balancer sends a 408 when a connection has been idle for too long. If it crosses the
         next request, the reply to that request may still come, and must not be read as a later one.
         """
         try:
-            return _protocol.read(call, reply, secrets, verify=self.settings.verify_replies)
+            return _protocol.read(
+                call,
+                reply,
+                secrets,
+                verify=self.settings.verify_replies,
+                after_loss=progress.lost > 1,
+            )
         except APIResponseError as error:
             if error.kind == "mismatched":
                 self.transport.close_idle_connections()

@@ -4,9 +4,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
+from enum import StrEnum
 from math import isfinite
 from operator import index
-from typing import Any, SupportsIndex, TypeVar, cast
+from types import NoneType
+from typing import Any, SupportsIndex, TypeGuard, TypeVar, cast, get_args, get_origin
 
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
@@ -83,7 +85,8 @@ def from_dict(cls: type[R], data: object) -> R:
     if not isinstance(data, Mapping):
         raise ParameterError([("data", f"should be a mapping, is {described(data)}")])
     # A dict of its own: another mapping, as a defaultdict, may make up what it lacks.
-    return of_json(cls, dict(cast("Mapping[str, object]", data)))
+    members = dict(cast("Mapping[str, object]", data))
+    return of_json(cls.class_for(members), members)
 
 
 def of_json(cls: type[R], members: dict[str, object]) -> R:
@@ -104,7 +107,7 @@ def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
             continue
         kind = fields[key].type
         try:
-            if isinstance(kind, type) and issubclass(kind, ReplyObject):
+            if _is_object(kind):
                 state[key] = from_dict(kind, value)
             else:
                 state[key] = _converter.structure(value, cast("type[object]", kind))
@@ -119,12 +122,52 @@ def _secret(value: object, _: object) -> Secret:
     return Secret(_str(value))
 
 
-_STATUSES: dict[str, models.ChatSessionStatus] = {s.value: s for s in models.ChatSessionStatus}
+def _is_open_enum(kind: object) -> bool:
+    """True for an enumeration that may grow: `SomeStrEnum | str`."""
+    return any(isinstance(each, type) and issubclass(each, StrEnum) for each in get_args(kind))
 
 
-def _status(value: object, _: object) -> models.ChatSessionStatus | str:
-    status = _str(value)
-    return _STATUSES.get(status, status)
+def _open_enum(kind: Any) -> Hook:
+    known = {member.value: member for each in get_args(kind) if each is not str for member in each}
+
+    def structure(value: object, _: object) -> str:
+        text = _str(value)
+        return cast("str", known.get(text, text))
+
+    return structure
+
+
+def _is_optional_object(kind: object) -> bool:
+    """True for an object of a reply that may be null: `SomeReplyObject | None`."""
+    args = get_args(kind)
+    return NoneType in args and any(_is_object(each) for each in args)
+
+
+def _optional_object(value: object, kind: Any) -> ReplyObject | None:
+    return None if value is None else _member(next(filter(_is_object, get_args(kind))), value)
+
+
+def _is_object(kind: object) -> TypeGuard[type[ReplyObject]]:
+    return isinstance(kind, type) and issubclass(kind, ReplyObject)
+
+
+def _is_objects(kind: object) -> bool:
+    """True for an array of a reply's objects: `tuple[SomeReplyObject, ...]`."""
+    return get_origin(kind) is tuple and _is_object(get_args(kind)[0])
+
+
+def _objects(value: object, kind: Any) -> tuple[ReplyObject, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    cls = get_args(kind)[0]
+    return tuple(_member(cls, member) for member in cast("list[object]", value))
+
+
+def _member(cls: type[R], value: object) -> R:
+    if not isinstance(value, dict):
+        raise TypeError
+    members = cast("dict[str, object]", value)
+    return of_json(cls.class_for(members), members)
 
 
 def _optional(hook: Hook) -> Hook:
@@ -150,9 +193,9 @@ def _type_is(wanted: object) -> Callable[[Any], bool]:
 _converter.register_structure_hook(Secret, _secret)
 _converter.register_structure_hook_func(_type_is(str | None), _optional(_str))
 _converter.register_structure_hook_func(_type_is(int | None), _optional(_int))
-_converter.register_structure_hook_func(
-    _type_is(fields_of(models.ChatSession)["status"].type), _status
-)
+_converter.register_structure_hook_factory(_is_open_enum, _open_enum)
+_converter.register_structure_hook_func(_is_optional_object, _optional_object)
+_converter.register_structure_hook_func(_is_objects, _objects)
 _converter.register_structure_hook_func(
     _type_is(fields_of(models.ChatKitWorkflow)["state_variables"].type), _state_variables
 )

@@ -18,13 +18,14 @@ from chatkit_async import _codec
 from chatkit_async.errors import (
     APIResponseError,
     APIStatusError,
+    NotFoundError,
     ParameterError,
     Problem,
     ResponseErrorKind,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
 from chatkit_async.models._base import ReplyObject, model
-from chatkit_async.options import RequestOptions, request_problems
+from chatkit_async.options import QueryValue, RequestOptions, request_problems
 from chatkit_async.secret import MASK, Secret, clean_text, mask_json, mask_text, printable
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ Flaw: TypeAlias = Literal["truncated", "too_large", "encoding"]
 # https://platform.openai.com/docs/api-reference/chatkit/sessions
 CREATE_ROUTE = "/chatkit/sessions"
 CANCEL_ROUTE = "/chatkit/sessions/{session_id}/cancel"
+
 # https://platform.openai.com/docs/api-reference/chatkit/threads
 THREADS_ROUTE = "/chatkit/threads"
+THREAD_ROUTE = "/chatkit/threads/{thread_id}"
+ITEMS_ROUTE = "/chatkit/threads/{thread_id}/items"
 
 # ChatKit is in beta: the API wants to hear that the caller knows.
 BETA_HEADER = ("OpenAI-Beta", "chatkit_beta=v1")
@@ -66,7 +70,9 @@ class Call(Generic[T]):
 
     Attributes:
         subject: The field of the reply that names what the request is about, and its value; None:
-            any reply will do.
+            any reply will do. In the reply of a list, it is a field of each member.
+        if_gone: The reply to a request that deletes, as it would have been, for when its reply was
+            lost and the next attempt is told that the thing does not exist.
     """
 
     method: str
@@ -76,6 +82,7 @@ class Call(Generic[T]):
     headers: Mapping[str, Secret]
     body: bytes | None = attrs.field(repr=False)
     subject: tuple[str, str] | None = attrs.field(default=None, repr=False)
+    if_gone: Mapping[str, object] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -122,7 +129,7 @@ def create_session(
     return Call(
         method="POST",
         route=CREATE_ROUTE,
-        path=CREATE_ROUTE + _query(options),
+        path=CREATE_ROUTE + _query(options.get("extra_query")),
         result=ChatSession,
         headers=_headers(options),
         body=_codec.encode(checked, extra_body),
@@ -147,7 +154,7 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
     return Call(
         method="POST",
         route=CANCEL_ROUTE,
-        path=path + _query(options),
+        path=path + _query(options.get("extra_query")),
         result=ChatSession,
         headers=_headers(options),
         body=None if extra_body is None else _codec.encode(None, extra_body),
@@ -174,6 +181,43 @@ def probe_threads() -> Call[ThreadsProbe]:
     )
 
 
+def threads_call(
+    result: type[T],
+    method: str,
+    route: str,
+    options: RequestOptions,
+    *,
+    thread_id: str | None = None,
+    query: Mapping[str, QueryValue | None] | None = None,
+    problems: Iterable[Problem] = (),
+    subject: tuple[str, str] | None = None,
+    if_gone: Mapping[str, object] | None = None,
+) -> Call[T]:
+    """Build a call about threads. What is None in `query` is left out; its problems are given.
+
+    Raises:
+        ParameterError: with every problem of the id and the options.
+    """
+    problems = [*problems, *(option_problems(options) if options else ())]
+    if "{" in route and (problem := _id_problem(thread_id, "thread")) is not None:
+        problems = [("thread_id", problem), *problems]
+    if problems:
+        raise ParameterError(problems)
+    path = route.format(thread_id=quote(thread_id or "", safe=""))
+    extra_body = options.get("extra_body")
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return Call(
+        method=method,
+        route=route,
+        path=path + _query({**given, **(options.get("extra_query") or {})}),
+        result=result,
+        headers=_headers(options),
+        body=None if extra_body is None else _codec.encode(None, extra_body),
+        subject=subject,
+        if_gone=if_gone,
+    )
+
+
 def option_problems(options: RequestOptions) -> list[Problem]:
     """What is wrong with the options of one call."""
     problems = request_problems(options)
@@ -182,9 +226,9 @@ def option_problems(options: RequestOptions) -> list[Problem]:
     return problems
 
 
-def _id_problem(session_id: object) -> str | None:
+def _id_problem(session_id: object, what: str = "session") -> str | None:
     if not isinstance(session_id, str):
-        return f"should be a session's id, a string, is of type {type(session_id).__name__}"
+        return f"should be a {what}'s id, a string, is of type {type(session_id).__name__}"
     if not session_id.strip():
         return "should not be " + ("blank" if session_id else "empty")
     if session_id in {".", ".."}:
@@ -198,8 +242,7 @@ def _id_problem(session_id: object) -> str | None:
     return None
 
 
-def _query(options: RequestOptions) -> str:
-    query = options.get("extra_query")
+def _query(query: Mapping[str, QueryValue] | None) -> str:
     if not query:
         return ""
     # Encoded here: urlencode takes str() of what is no bytes, and some str say another thing then.
@@ -274,7 +317,14 @@ def warn_of_latest_at(line: CodeLine) -> None:
 # Replies ------------------------------------------------------------------------------------------
 
 
-def read(call: Call[T], reply: Reply, secrets: Iterable[str], *, verify: bool = True) -> T:
+def read(
+    call: Call[T],
+    reply: Reply,
+    secrets: Iterable[str],
+    *,
+    verify: bool = True,
+    after_loss: bool = False,
+) -> T:
     """Read a reply into what its call is to return.
 
     Args:
@@ -282,6 +332,7 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str], *, verify: bool = 
         reply: What came back.
         secrets: What must not appear in an error: the API key.
         verify: Compare the reply with the request: it may be the reply to another one.
+        after_loss: The reply to an earlier attempt was lost.
 
     Raises:
         APIStatusError: the status is not 2xx.
@@ -289,19 +340,34 @@ def read(call: Call[T], reply: Reply, secrets: Iterable[str], *, verify: bool = 
     """
     secrets = tuple(secrets)
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - an HTTP status class
+        if after_loss and call.if_gone and _is_gone(_status_error(call, reply, secrets)):
+            return _codec.of_json(call.result, dict(call.if_gone))
         raise _status_error(call, reply, secrets)
     kind, cause, data = _decoded(call, reply, secrets, verify=verify)
-    if kind is not None:
-        advice = _REWRITTEN if kind == "mismatched" else ""
-        raise APIResponseError(
-            f"the API replied {reply.status}, but {_flaw(kind, reply, secrets)}"
-            f"{_aftermath(call)}{advice}",
-            kind=kind,
-            status_code=reply.status,
-            request_id=reply.clean_request_id(secrets),
-            cause=cause,
-        )
-    return _codec.of_json(call.result, data)
+    if kind is None:
+        result = _codec.of_json(call.result, data)
+        if all(hasattr(result, name) for name in result.indispensable):
+            return result
+        kind = "page"
+        data.clear()  # an error's traceback holds this frame
+    raise APIResponseError(
+        f"the API replied {reply.status}, but {_flaw(kind, reply, secrets)}"
+        f"{_aftermath(call)}{_REWRITTEN if kind == 'mismatched' else ''}",
+        kind=kind,
+        status_code=reply.status,
+        request_id=reply.clean_request_id(secrets),
+        cause=cause,
+    )
+
+
+def _is_gone(error: APIStatusError) -> bool:
+    """True if the API itself, and no proxy or wrong base URL, says that a thing does not exist."""
+    said = _members(_members(error.body).get("error")).get("message")
+    return (
+        isinstance(error, NotFoundError)
+        and isinstance(said, str)
+        and not said.startswith("Invalid URL")
+    )
 
 
 _FLAWS: dict[ResponseErrorKind, str] = {
@@ -311,6 +377,7 @@ _FLAWS: dict[ResponseErrorKind, str] = {
     "truncated": "the connection ended before its body did",
     "too_large": "its body is larger than 4 MiB",
     "too_deep": "its body is nested too deeply to be decoded",
+    "page": "its body is not a usable page",
     "encoding": (
         "its body could not be decoded from Content-Encoding '{encoding}', which was not asked for "
         "(is there a proxy in between?)"
@@ -327,14 +394,15 @@ def _flaw(kind: ResponseErrorKind, reply: Reply, secrets: Iterable[str]) -> str:
 
 
 _AFTERMATHS = {
-    CREATE_ROUTE: "; the session may exist all the same, and then lapses by itself",
-    CANCEL_ROUTE: "; the session may be cancelled all the same",
+    ("POST", CREATE_ROUTE): "; the session may exist all the same, and then lapses by itself",
+    ("POST", CANCEL_ROUTE): "; the session may be cancelled all the same",
+    ("DELETE", THREAD_ROUTE): "; the thread may have been deleted",
 }
 
 
 def _aftermath(call: Call[T]) -> str:
-    """What an unusable reply leaves behind."""
-    return _AFTERMATHS.get(call.route, "")
+    """Say what an unusable reply may leave behind."""
+    return _AFTERMATHS.get((call.method, call.route), "")
 
 
 def _decoded(
@@ -357,8 +425,13 @@ def _decoded(
     if not isinstance(data, dict):
         return "not_an_object", None, {}
     members = cast("dict[str, object]", data)
-    if verify and call.subject is not None and not _is_about(members, *call.subject):
-        return "mismatched", None, {}
+    if verify and call.subject is not None:
+        listed = members.get("data") if call.result.indispensable else [members]
+        for each in cast("list[object]", listed) if isinstance(listed, list) else ():
+            if isinstance(each, dict) and not _is_about(
+                cast("dict[str, object]", each), *call.subject
+            ):
+                return "mismatched", None, {}
     return None, None, members
 
 
@@ -377,6 +450,8 @@ def _normal(text: str) -> str:
 
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
     said, body = _error_body(reply, secrets)
+    if call.route.startswith(THREADS_ROUTE):
+        body = {"error": said} if said else None  # whatever else is in it may be a conversation
     headers: CIMultiDict[str] = CIMultiDict(
         (
             clean_text(name, secrets),
@@ -473,6 +548,8 @@ def _hint(call: Call[T], status: int, code: str | None, headers: Mapping[str, st
             )
         case HTTPStatus.NOT_FOUND if call.route == CANCEL_ROUTE:
             return "Check the session's id; it must come from the same project as the key"
+        case HTTPStatus.NOT_FOUND if "{thread_id}" in call.route:
+            return "Check the thread's id; it must come from the same project as the key"
         case HTTPStatus.TOO_MANY_REQUESTS:
             return "Too many requests for the project's rate limit: send fewer at a time"
         case HTTPStatus.NOT_MODIFIED:

@@ -19,7 +19,13 @@ import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from chatkit_async._aiohttp import Connector, close_at_once, close_idle_connections, loop_of
+from chatkit_async._aiohttp import (
+    Connector,
+    close_at_once,
+    close_idle_connections,
+    loop_of,
+    retry_nothing,
+)
 from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, had_connection
 from chatkit_async._protocol import Flaw, Reply
@@ -297,6 +303,7 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
+        retry_nothing(session)
         lifetime = _until_the_loop_ends(session, self._opened, loop)
         try:
             lifetime.asend(None).send(None)  # to its first yield, without a chance to be cancelled

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Generic, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack, cast
 from weakref import WeakSet
 
 import aiohttp
@@ -16,7 +16,7 @@ from chatkit_async._attempts import Attempts
 from chatkit_async._gate import RateGate
 from chatkit_async._protocol import Call
 from chatkit_async._transport import Transport, not_picklable, session_problems
-from chatkit_async.models import ChatSession
+from chatkit_async.models._base import ReplyObject
 from chatkit_async.options import (
     ATTEMPT_TIMEOUT,
     CONNECT_TIMEOUT,
@@ -34,27 +34,76 @@ from chatkit_async.options import (
 )
 from chatkit_async.sessions import APIResponse, AsyncSessions
 
+if TYPE_CHECKING:
+    from chatkit_async.threads import AsyncThreads
+
 __all__ = ["AsyncChatKit", "Beta", "BetaChatKit"]
 
-T = TypeVar("T", bound=ChatSession)
+T = TypeVar("T", bound=ReplyObject)
 S_co = TypeVar("S_co", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 RATE_LIMITED_TOGETHER = frozenset({"api_key", "organization", "project", "base_url"})
 """The options that say whose rate limit counts."""
 
 
+class Resources(Protocol[S_co, T_co]):
+    """What a client offers."""
+
+    @property
+    def sessions(self) -> S_co: ...
+    @property
+    def threads(self) -> T_co: ...
+
+
 @attrs.frozen
-class BetaChatKit(Generic[S_co]):
-    """`client.chatkit` and `client.beta.chatkit`, where the OpenAI SDKs have `sessions`."""
+class BetaChatKit(Generic[S_co, T_co]):
+    """The resources of `client.chatkit` and `client.beta.chatkit`, as in the OpenAI SDKs."""
 
-    sessions: S_co
+    _client: Resources[S_co, T_co] = attrs.field(repr=False)
+
+    @property
+    def sessions(self) -> S_co:
+        """As `client.sessions`."""
+        return self._client.sessions
+
+    @property
+    def threads(self) -> T_co:
+        """As `client.threads`."""
+        return self._client.threads
 
 
 @attrs.frozen
-class Beta(Generic[S_co]):
-    """`client.beta`: where the OpenAI SDKs have `chatkit`."""
+class Beta(Generic[S_co, T_co]):
+    """The path `client.beta` of the OpenAI SDKs.
 
-    chatkit: BetaChatKit[S_co]
+    Attributes:
+        chatkit: As `client.chatkit`.
+    """
+
+    chatkit: BetaChatKit[S_co, T_co]
+
+
+class Derived(Generic[T_co]):
+    """An attribute that is made of its client when it is read.
+
+    On the class it is made of the class: that is the spec of `mock.create_autospec`.
+    """
+
+    def __init__(self, make: Callable[[Any], T_co]) -> None:
+        self._make = make
+
+    def __get__(self, client: object | None, owner: type) -> T_co:
+        return self._make(owner if client is None else client)
+
+
+def _threads(client: "AsyncChatKit | type[AsyncChatKit]") -> "AsyncThreads":
+    """Return a client's threads, whose classes are imported now, because that takes time."""
+    from chatkit_async.threads import AsyncThreads  # noqa: PLC0415 - see above
+
+    if isinstance(client, type):
+        return cast("AsyncThreads", AsyncThreads)
+    return client._make_threads(AsyncThreads)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 class AsyncChatKit:
@@ -98,8 +147,9 @@ class AsyncChatKit:
 
     # `mock.create_autospec` looks for attributes on the class alone: there, its spec is a class too.
     sessions: AsyncSessions = cast("AsyncSessions", AsyncSessions)
-    chatkit: BetaChatKit[AsyncSessions] = BetaChatKit(sessions)
-    beta: Beta[AsyncSessions] = Beta(chatkit)
+    threads: Derived["AsyncThreads"] = Derived(_threads)
+    chatkit: Derived["BetaChatKit[AsyncSessions, AsyncThreads]"] = Derived(BetaChatKit)
+    beta: Derived["Beta[AsyncSessions, AsyncThreads]"] = Derived(lambda c: Beta(BetaChatKit(c)))
 
     # Of a client that could not be made.
     _owns_transport = False
@@ -167,8 +217,7 @@ class AsyncChatKit:
         self._attempts = attempts
         self._base_url = attempts.base_url
         self.sessions = AsyncSessions(self._call, self._call_raw, attempts)
-        self.chatkit = BetaChatKit(self.sessions)
-        self.beta = Beta(self.chatkit)
+        self._made_threads: AsyncThreads | None = None
         _parts.update((attempts.transport, attempts.gate))
 
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
@@ -223,6 +272,11 @@ class AsyncChatKit:
         raise not_picklable(type(self))
 
     # Calls
+
+    def _make_threads(self, make: "type[AsyncThreads]") -> "AsyncThreads":
+        if self._made_threads is None:
+            self._made_threads = make(self._call, self._call_raw, self._attempts)
+        return self._made_threads
 
     async def _call(self, call: Call[T], options: RequestOptions) -> T:
         return (await self._attempts.call(call, options)).result

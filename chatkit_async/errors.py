@@ -76,12 +76,20 @@ ResponseErrorKind: TypeAlias = Literal[
     "too_deep",
     "encoding",
     "mismatched",
+    "page",
 ]
 Problem: TypeAlias = tuple[str, str]
 
 
 class ChatKitError(Exception):
-    """The base of every exception of this package."""
+    """The base of every exception of this package.
+
+    Attributes:
+        cursor: Where a list broke off: the id of its last item, for `list(after=cursor)`. None:
+            before its first item, or this is no error of a list.
+    """
+
+    cursor: str | None = None
 
 
 class _ProblemsError(ChatKitError, ValueError):

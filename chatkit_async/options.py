@@ -6,9 +6,10 @@ import re
 import ssl as tls
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
+from enum import Enum
 from operator import index
 from sys import float_info
-from typing import Literal, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast
+from typing import Literal, SupportsIndex, TypeAlias, TypedDict, TypeVar, cast, get_args
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
@@ -20,10 +21,13 @@ from chatkit_async.errors import APIError, ConfigurationError, Problem
 from chatkit_async.secret import MASK, Secret, mask_text
 
 __all__ = [
+    "OMITTED",
     "ApiKeyProvider",
     "Attempt",
     "ClientOptions",
     "NotRetried",
+    "Omitted",
+    "Order",
     "QueryValue",
     "RequestOptions",
     "RetryPolicy",
@@ -40,6 +44,19 @@ MAX_CONNECTIONS = 1000
 
 ApiKeyProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 """Gives the API key, at once or when awaited; called for each attempt."""
+
+Order: TypeAlias = Literal["asc", "desc"]
+"""The order of a list by creation: `asc` is the oldest first, `desc` the newest."""
+
+
+class Omitted(Enum):
+    """The type of `OMITTED`, an argument that was not given where None would be a mistake."""
+
+    OMITTED = "omitted"
+
+
+OMITTED = Omitted.OMITTED
+"""An argument that was not given."""
 
 QueryValue: TypeAlias = str | int | float
 """What can be a value in `extra_query`."""
@@ -227,6 +244,14 @@ class _Checks(list[Problem]):
         elif index(value) < least:
             self.append((name, f"should be at least {least}, is {described(value)}"))
 
+    def text(self, name: str, value: object) -> None:
+        if not isinstance(value, str):
+            self.append((name, f"must be a string, got {described(value)}"))
+        elif not value.strip():
+            self.append((name, f"must not be {'blank' if value else 'empty'}"))
+        elif not _is_utf8(value):
+            self.append((name, "has text that UTF-8 cannot encode (a lone surrogate)"))
+
     def headers(self, name: str, value: object) -> None:
         if not isinstance(value, Mapping):
             self.append((name, f"should be a mapping, is of type {_type_name(value)}"))
@@ -352,6 +377,37 @@ def bulk_problems(
     found.seconds("max_wait", max_wait)
     if max_failures is not None:
         found.whole("max_failures", max_failures, least=1)
+    return found
+
+
+def list_problems(
+    *,
+    user: object,
+    limit: object,
+    order: object,
+    after: object,
+    before: object,
+    max_items: object,
+) -> list[Problem]:
+    """Return what is wrong with the arguments of a list. Upper limits are the server's."""
+    found = _Checks()
+    if user is not OMITTED:
+        found.text("user", user)
+        if found:
+            path, problem = found.pop()
+            danger = "the API would list the threads of every user. For that, leave user out"
+            found.append((path, f"{problem}; {danger}"))
+    if limit is not None:
+        found.whole("limit", limit, least=0)
+    if order is not None and order not in get_args(Order):
+        guess = get_close_matches(str(order), ["asc", "ascending", "oldest"], 1)
+        meant = "asc" if guess else "desc"
+        found.append(("order", f"must be 'asc' or 'desc', did you mean {meant!r}?"))
+    for name, cursor in (("after", after), ("before", before)):
+        if cursor is not None:
+            found.text(name, cursor)
+    if max_items is not None:
+        found.whole("max_items", max_items, least=1)
     return found
 
 

@@ -39,14 +39,16 @@ from chatkit_async.models import (
     RateLimitsLike,
     WorkflowLike,
 )
+from chatkit_async.models._base import ReplyObject
 from chatkit_async.options import RequestOptions, hidden
 from chatkit_async.secret import printable
 
 __all__ = ["APIResponse", "AsyncSessions", "AsyncSessionsWithRawResponse"]
 
 P = ParamSpec("P")
-T = TypeVar("T", bound=ChatSession)
+T = TypeVar("T", bound=ReplyObject)
 F = TypeVar("F", bound=Callable[..., object])
+ResultT = TypeVar("ResultT")
 
 CANCEL_ON_EXIT = 10.0
 """Seconds that leaving `open()` waits at most for the session to be cancelled."""
@@ -61,7 +63,7 @@ def _printable_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 @attrs.frozen(kw_only=True)
-class APIResponse(Generic[T]):
+class APIResponse(Generic[ResultT]):
     r"""A reply as it came, beside what was read from it.
 
     Attributes:
@@ -78,14 +80,14 @@ class APIResponse(Generic[T]):
     content: bytes = attrs.field(repr=False)
     attempts: int
     elapsed: float
-    _result: T = attrs.field(repr=False, alias="result")
+    _result: ResultT = attrs.field(repr=False, alias="result")
 
     @property
     def request_id(self) -> str | None:
         """The API's id for the request (`x-request-id`)."""
         return self.headers.get("x-request-id")
 
-    def parse(self) -> T:
+    def parse(self) -> ResultT:
         """Return what the method itself would have returned."""
         return self._result
 

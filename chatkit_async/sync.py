@@ -8,7 +8,18 @@ from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from itertools import islice
 from types import TracebackType
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
 from chatkit_async._loop_thread import LoopThread
 from chatkit_async._protocol import warn_of_latest
@@ -25,7 +36,7 @@ from chatkit_async.bulk import (
     RowT,
     in_batches,
 )
-from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit
+from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit, Derived
 from chatkit_async.errors import ClientClosedError
 from chatkit_async.models import (
     ChatKitConfigurationLike,
@@ -49,6 +60,9 @@ from chatkit_async.options import (
 )
 from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse, keywords_only
 
+if TYPE_CHECKING:
+    from chatkit_async.sync_threads import Threads
+
 __all__ = ["BlockingBulkRun", "ChatKit", "Sessions", "SessionsWithRawResponse"]
 
 P = ParamSpec("P")
@@ -56,6 +70,15 @@ T = TypeVar("T")
 
 READING = 0.01
 """Seconds that rows are read for at a time: a slow input is not to hold its first rows back."""
+
+
+def _threads(client: "ChatKit | type[ChatKit]") -> "Threads":
+    """Return a client's threads, whose classes are imported now, because that takes time."""
+    from chatkit_async.sync_threads import Threads  # noqa: PLC0415 - see above
+
+    if isinstance(client, type):
+        return cast("Threads", Threads)
+    return client._make_threads(Threads)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 class ChatKit:
@@ -98,8 +121,9 @@ class ChatKit:
 
     # See `AsyncChatKit`.
     sessions: "Sessions"
-    chatkit: BetaChatKit["Sessions"]
-    beta: Beta["Sessions"]
+    threads: Derived["Threads"] = Derived(_threads)
+    chatkit: Derived["BetaChatKit[Sessions, Threads]"] = Derived(BetaChatKit)
+    beta: Derived["Beta[Sessions, Threads]"] = Derived(lambda c: Beta(BetaChatKit(c)))
 
     _base_url = ""  # of a client that could not be made
 
@@ -156,8 +180,7 @@ class ChatKit:
         self._loop_thread = loop_thread
         self._owns_loop_thread = owns_loop_thread
         self.sessions = Sessions(client.sessions, loop_thread)
-        self.chatkit = BetaChatKit(self.sessions)
-        self.beta = Beta(self.chatkit)
+        self._made_threads: Threads | None = None
 
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
         """Return a client with other settings, on the same connections.
@@ -177,6 +200,11 @@ class ChatKit:
             self._client.with_options(**options), self._loop_thread, owns_loop_thread=False
         )
         return other
+
+    def _make_threads(self, make: "type[Threads]") -> "Threads":
+        if self._made_threads is None:
+            self._made_threads = make(self._client.threads, self._loop_thread)
+        return self._made_threads
 
     def close(self) -> None:
         """Close every connection. Calls in flight end with `ClientClosedError`."""
@@ -643,8 +671,6 @@ class SessionsWithRawResponse:
 # The specs of `mock.create_autospec`: see `AsyncChatKit`.
 Sessions.with_raw_response = cast("SessionsWithRawResponse", SessionsWithRawResponse)
 ChatKit.sessions = cast("Sessions", Sessions)
-ChatKit.chatkit = BetaChatKit(ChatKit.sessions)
-ChatKit.beta = Beta(ChatKit.chatkit)
 
 
 class _Client(AsyncChatKit):

@@ -16,13 +16,13 @@ import aiohttp.web
 import async_solipsism
 import pytest
 from aiohttp import client_proto, http_parser
-from servers import http, replying, serve
+from servers import CLOSE, http, replying, serve
 
 from chatkit_async import _aiohttp
 
 # Every attribute that aiohttp's documentation does not have.
 USED = {
-    "session": {"_loop"},
+    "session": {"_loop", "_retry_connection"},
     "connector": {"_conns"},
     "connection": {"protocol"},
     "protocol": {"should_close", "transport", "_parser", "close"},
@@ -154,6 +154,15 @@ def test_all_that_is_used_is_listed():
     own = {"_on_connection", "_generation", "_generations", "_pid"}
 
     assert private - own == {n for names in USED.values() for n in names if n.startswith("_")}
+
+
+async def test_session_repeats_no_request(session):
+    _aiohttp.retry_nothing(session)
+    async with serve(replying(CLOSE)) as server:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await session.delete(server.base_url)
+
+        assert len(server.requests) == 1
 
 
 async def test_a_session_knows_its_loop(session):

@@ -6,6 +6,7 @@ invalid raises when it is read, not before.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType, NoneType
 from typing import (
@@ -104,6 +105,10 @@ class ReplyObject(Model):
 
     _nullable: ClassVar[frozenset[str]]
     _enumerated: ClassVar[frozenset[str]]
+    _kinds: ClassVar[Mapping[str, type]] = {}
+
+    indispensable: ClassVar[tuple[str, ...]] = ()
+    """Fields without which a reply is of no use."""
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
@@ -115,6 +120,13 @@ class ReplyObject(Model):
             for name, args in types.items()
             if any(isinstance(each, type) and issubclass(each, StrEnum) for each in args)
         )
+
+    @classmethod
+    def class_for(cls, members: Mapping[str, object]) -> type[Self]:
+        """Return the class that a JSON object becomes: this one, or the one of its `type`."""
+        kind = members.get("type")
+        found = cls._kinds.get(kind) if isinstance(kind, str) else None
+        return found if found is not None and issubclass(found, cls) else cls
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:
@@ -157,6 +169,9 @@ class ReplyObject(Model):
                 value = held[name]
                 if isinstance(value, ReplyObject):
                     yield from value._problems(where)  # noqa: SLF001 - its own kind
+                elif isinstance(value, tuple):
+                    for place, member in enumerate(cast("tuple[ReplyObject, ...]", value)):
+                        yield from member._problems(f"{where}[{place}]")  # noqa: SLF001 - likewise
                 elif name in self._enumerated and not isinstance(value, StrEnum):
                     yield where, f"is {value!r}, which the schema does not know"
             elif name in self._kept():
@@ -188,13 +203,17 @@ class ReplyObject(Model):
             yield "_misfits", kept
 
     def __repr__(self) -> str:
-        shown = [f"{name}={value!r}" for name, value in super()._items()]
+        shown = [f"{name}={self._show(name, value)}" for name, value in super()._items()]
         kept = self._kept()
         shown += [f"{name}=<invalid>" for name in self._fields if name in kept]
         # Unknown fields are named, never shown: nobody knows what they hold.
         if extra := ", ".join(repr(name) for name in kept if name not in self._fields):
             shown.append(f"extra=<{extra}>")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _show(self, name: str, value: object) -> str:  # noqa: ARG002 - parts of conversations hide by name
+        """Return a field's value as the repr shows it."""
+        return repr(value)
 
     # To a type checker every field is there, and a misspelt one is not.
     if not TYPE_CHECKING:  # pragma: no branch
@@ -230,7 +249,24 @@ def _plain(value: object) -> object:
         return value.value
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, object]", value))
+    if isinstance(value, tuple):
+        return [_plain(member) for member in cast("tuple[object, ...]", value)]
     return value
+
+
+def datetime_of(seconds: int, name: str) -> datetime:
+    """Return Unix seconds, the value of a field of that name, as an aware datetime in UTC.
+
+    Raises:
+        InvalidFieldError: they are out of datetime's range.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        pass
+    raise InvalidFieldError(
+        f"{name!r} of the API's reply is no date: it is out of range", name=f"{name}_datetime"
+    )
 
 
 _JSON_TYPES: dict[type, str] = {

@@ -4,13 +4,13 @@ Class and field names are the API's.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from time import time
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 from chatkit_async.errors import InvalidFieldError
-from chatkit_async.models._base import Model, ReplyObject, model
+from chatkit_async.models._base import Model, ReplyObject, datetime_of, model
 from chatkit_async.secret import Secret
 
 __all__ = [
@@ -428,8 +428,4 @@ class ChatSession(ReplyObject):
         Raises:
             InvalidFieldError: `expires_at` is out of datetime's range.
         """
-        try:
-            return datetime.fromtimestamp(self.expires_at, UTC)
-        except (OverflowError, ValueError, OSError):
-            pass
-        raise InvalidFieldError(_OUT_OF_RANGE, name="expires_at_datetime")
+        return datetime_of(self.expires_at, "expires_at")

@@ -1,0 +1,238 @@
+"""Threads: the blocking facade of `AsyncThreads`. Its classes are imported when they are used."""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast
+
+import attrs
+
+from chatkit_async._loop_thread import LoopThread
+from chatkit_async.models.threads import ChatKitThread, ChatKitThreadDeleted, ChatKitThreadItem
+from chatkit_async.options import OMITTED, Omitted, Order, RequestOptions, hidden
+from chatkit_async.pages import AsyncPage, Page, Pages
+from chatkit_async.sessions import APIResponse
+from chatkit_async.threads import AsyncThreads, AsyncThreadsWithRawResponse
+
+__all__ = ["Threads", "ThreadsWithRawResponse"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ItemT = TypeVar("ItemT", bound=ChatKitThread | ChatKitThreadItem)
+
+
+class Threads:
+    """Lists, reads and deletes threads, the conversations from sessions: `client.threads`.
+
+    A key sees the threads of its project, whatever workflow they belong to.
+
+    Attributes:
+        with_raw_response: The same methods, returning the reply as it came: see `APIResponse`.
+
+    API documentation: https://platform.openai.com/docs/api-reference/chatkit/threads
+    """
+
+    with_raw_response: "ThreadsWithRawResponse"
+
+    def __init__(self, threads: AsyncThreads, loop_thread: LoopThread) -> None:
+        self._threads = threads
+        self._loop_thread = loop_thread
+        self.with_raw_response = ThreadsWithRawResponse(threads.with_raw_response, loop_thread)
+
+    def list(
+        self,
+        *,
+        user: str | Omitted = OMITTED,
+        limit: int | None = None,
+        order: Order | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        max_items: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Pages[ChatKitThread]:
+        """List threads: iterate the list for every thread, or call its `page()` for one page.
+
+        Nothing is requested before that. See `Pages`.
+
+        Args:
+            user: List the threads of this user only. Leave it out to list those of all users.
+            limit: Threads per page, 0 to 100. It is not a total. The API's default: 20.
+            order: `asc` for the oldest first, `desc` for the newest first. The API's default: desc.
+            after: Start after the thread of this id, in the order asked for.
+            before: End before the thread of this id.
+            max_items: Threads in total, at least 1. None: no limit.
+            **options: What differs for these calls from the client: see `RequestOptions`. Its
+                limits are each page's.
+
+        Raises:
+            ParameterError: the arguments cannot be right. Nothing was sent.
+
+        `page()` and iterating raise `APIError`, as `retrieve` does.
+
+        API documentation: List ChatKit threads, `GET /chatkit/threads`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        pages = self._threads.list(
+            user=user,
+            limit=limit,
+            order=order,
+            after=after,
+            before=before,
+            max_items=max_items,
+            **options,
+        )
+        return Pages(pages, self._loop_thread.run)
+
+    def retrieve(self, thread_id: str, **options: Unpack[RequestOptions]) -> ChatKitThread:
+        """Delete a thread, with its items and attachments. This cannot be undone.
+
+        Args:
+            thread_id: The thread's id, `cthr_...`.
+            **options: What differs for this call from the client: see `RequestOptions`.
+
+        Returns:
+            The API's confirmation. If the reply to a first attempt was lost, and the next attempt
+            finds the thread gone, that is a success too: see `attempts` of a raw response.
+
+        Raises:
+            ParameterError: the id cannot be right. Nothing was sent.
+            NotFoundError: the thread does not exist in this key's project.
+            APIStatusError: the API refused: see its subclasses.
+            APIConnectionError: no reply came; `APITimeoutError`: not in time.
+            APIResponseError: the reply was of no use.
+            ClientClosedError: the client was closed.
+
+        API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        return self._loop_thread.run(self._threads.retrieve, thread_id, **options)
+
+    def delete(self, thread_id: str, **options: Unpack[RequestOptions]) -> ChatKitThreadDeleted:
+        """Delete a thread, with its items and attachments. This cannot be undone.
+
+        Args:
+            thread_id: The thread's id, `cthr_...`.
+            **options: What differs for this call from the client: see `RequestOptions`.
+
+        Returns:
+            The API's confirmation. If the reply to a first attempt was lost, and the next attempt
+            finds the thread gone, that is a success too: see `attempts` of a raw response.
+
+        Raises:
+            ParameterError: the id cannot be right. Nothing was sent.
+            NotFoundError: the thread does not exist in this key's project.
+            APIStatusError: the API refused: see its subclasses.
+            APIConnectionError: no reply came; `APITimeoutError`: not in time.
+            APIResponseError: the reply was of no use.
+            ClientClosedError: the client was closed.
+
+        API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        return self._loop_thread.run(self._threads.delete, thread_id, **options)
+
+    def list_items(
+        self,
+        thread_id: str,
+        *,
+        limit: int | None = None,
+        order: Order | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        max_items: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Pages[ChatKitThreadItem]:
+        """List the items of a thread: iterate the list for every item, or call its `page()` for one page.
+
+        Nothing is requested before that. See `Pages`.
+
+        Args:
+            thread_id: The thread's id, `cthr_...`.
+            limit: As in `list`, in items.
+            order: As in `list`.
+            after: As in `list`, with the id of an item.
+            before: As in `list`, with the id of an item.
+            max_items: As in `list`, in items.
+            **options: As in `list`.
+
+        Raises:
+            ParameterError: the arguments cannot be right. Nothing was sent.
+
+        `page()` and iterating raise `APIError`, as `retrieve` does.
+
+        API documentation: List ChatKit thread items, `GET /chatkit/threads/{thread_id}/items`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        pages = self._threads.list_items(
+            thread_id,
+            limit=limit,
+            order=order,
+            after=after,
+            before=before,
+            max_items=max_items,
+            **options,
+        )
+        return Pages(pages, self._loop_thread.run)
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncThreadsWithRawResponse, P], Coroutine[Any, Any, T]],
+) -> "Callable[Concatenate[ThreadsWithRawResponse, P], T]":
+    """Give a method that is a coroutine function its blocking form: its own parameters."""
+
+    @wraps(method)
+    def blocking(self: "ThreadsWithRawResponse", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return self._run(method, self._threads, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]
+        finally:
+            del kwargs  # headers may be credentials, and what is raised holds this frame
+
+    return blocking
+
+
+def _blocking_page(
+    method: Callable[
+        Concatenate[AsyncThreadsWithRawResponse, P],
+        Coroutine[Any, Any, APIResponse[AsyncPage[ItemT]]],
+    ],
+) -> "Callable[Concatenate[ThreadsWithRawResponse, P], APIResponse[Page[ItemT]]]":
+    """Likewise, for a page."""
+    request = _blocking(method)
+
+    @wraps(method)
+    def blocking(
+        self: "ThreadsWithRawResponse", /, *args: P.args, **kwargs: P.kwargs
+    ) -> APIResponse[Page[ItemT]]:
+        try:
+            response: APIResponse[Any] = request(self, *args, **kwargs)
+        finally:
+            del kwargs  # headers may be credentials, and what is raised holds this frame
+        page = Page(response.parse(), self._run)  # pyright: ignore[reportPrivateUsage]
+        return attrs.evolve(response, result=page)
+
+    return blocking
+
+
+class ThreadsWithRawResponse:
+    """The methods of `Threads`, each returning an `APIResponse`.
+
+    They are `client.threads.with_raw_response`.
+
+    Attributes:
+        list: As `Threads.list`, for one page.
+        retrieve: As `Threads.retrieve`.
+        delete: As `Threads.delete`.
+        list_items: As `Threads.list_items`, for one page.
+    """
+
+    def __init__(self, threads: AsyncThreadsWithRawResponse, loop_thread: LoopThread) -> None:
+        self._threads = threads
+        self._run = loop_thread.run
+
+    retrieve = _blocking(AsyncThreadsWithRawResponse.retrieve)
+    delete = _blocking(AsyncThreadsWithRawResponse.delete)
+    list = _blocking_page(AsyncThreadsWithRawResponse.list)
+    list_items = _blocking_page(AsyncThreadsWithRawResponse.list_items)
+
+
+# The spec of `mock.create_autospec`: see `AsyncChatKit`.
+Threads.with_raw_response = cast("ThreadsWithRawResponse", ThreadsWithRawResponse)
