@@ -21,7 +21,7 @@ from chatkit_async import __version__, _protocol, _retry
 from chatkit_async._gate import RateGate
 from chatkit_async._protocol import Call, Reply
 from chatkit_async._retry import RetryBudget, Verdict
-from chatkit_async._transport import Link, Progress, Transport
+from chatkit_async._transport import Link, Progress, Transport, running_loop
 from chatkit_async.errors import (
     APIError,
     APIResponseError,
@@ -368,7 +368,7 @@ class Attempts:
             ClientClosedError: the client was closed meanwhile.
         """
         gate, now = self.gate, self.seam.now
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         reached = now()
         woken = asyncio.Event()
 

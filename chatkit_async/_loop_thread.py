@@ -45,6 +45,10 @@ class _OwnLoopError(ChatKitError, RuntimeError):
     """A call was made in the very thread that would have to serve it."""
 
 
+class _NoThreadError(ChatKitError, RuntimeError):
+    """The thread cannot be started, as in an isolated subinterpreter."""
+
+
 class LoopThread:
     """A thread with an event loop, shared by a client and the clients made from it.
 
@@ -147,14 +151,22 @@ class LoopThread:
 
     def _wake(self) -> None:
         """Have the calls that wait begin; start a thread, if none serves."""
-        loop = self._loop
-        if loop is None:
-            arguments = (ref(self), self._transport)
+        if (loop := self._loop) is not None:
+            _call_soon(loop, self._begin_calls)
+            return
+        arguments = (ref(self), self._transport)
+        try:
             threading.Thread(
                 target=_serve_calls, args=arguments, name="chatkit-async", daemon=True
             ).start()
+        except RuntimeError as error:
+            reason = str(error)
         else:
-            _call_soon(loop, self._begin_calls)
+            return
+        raise _NoThreadError(
+            f"ChatKit could not start its thread: {reason}. An isolated subinterpreter allows no "
+            "such thread: there, use AsyncChatKit, or use ChatKit in a thread or process"
+        )
 
     def _give_up(self, call: "_Call[Any]") -> None:
         """Cancel a call, and wait a little for it to end: its connection is free then."""

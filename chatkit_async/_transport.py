@@ -30,7 +30,7 @@ from chatkit_async._cancellation import run_to_end
 from chatkit_async._failures import diagnosis, failure, had_connection
 from chatkit_async._protocol import Flaw, Reply
 from chatkit_async._resolver import Resolver, look_up_limit
-from chatkit_async.errors import APIError, APIStatusError, ClientClosedError, Problem
+from chatkit_async.errors import APIError, APIStatusError, ChatKitError, ClientClosedError, Problem
 from chatkit_async.models._base import ReplyObject
 from chatkit_async.secret import Secret
 
@@ -263,7 +263,7 @@ class Transport:
 
     def timers(self) -> "Timers":
         """What bounds attempts and waits in the running loop; closing lets it expire."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if (timers := self._timers.get(loop)) is None:
             for gone in [other for other in tuple(self._timers) if other.is_closed()]:
                 self._timers.pop(gone, None)
@@ -317,8 +317,8 @@ class Transport:
         A cancellation meanwhile takes effect when the sessions of this loop are closed. Those of
         other loops are told to close by then, and only the wait for them is cut short.
         """
+        here = running_loop()
         self.closed = True
-        here = asyncio.get_running_loop()
         loops = {*self._timers, *self._opened}
         others = [(loop, self._close_over_there(loop)) for loop in loops - {here}]
         if here in loops:
@@ -402,6 +402,27 @@ class Timers:
             self._alarm.cancel()
         self._rings_at = end
         self._alarm = None if end == inf else self._loop.call_at(end, self._ring, end)
+
+
+class _NoLoopError(ChatKitError, RuntimeError):
+    """A call was made where no asyncio event loop runs, such as under trio."""
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        ChatKitError: There is none, as under trio. It is a RuntimeError too.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    raise _NoLoopError(
+        "AsyncChatKit needs a running asyncio event loop, and there is none here: aiohttp, which "
+        "sends its requests, works with asyncio only. Under trio, use ChatKit in a thread: "
+        "await trio.to_thread.run_sync(...)"
+    )
 
 
 def not_picklable(cls: type[object]) -> TypeError:

@@ -25,7 +25,7 @@ from chatkit_async._protocol import (
     warn_of_latest_at,
 )
 from chatkit_async._retry import Verdict, is_out_of_quota, is_push_back
-from chatkit_async._transport import Progress, not_picklable
+from chatkit_async._transport import Progress, not_picklable, running_loop
 from chatkit_async.errors import (
     APIConnectionError,
     APIError,
@@ -441,6 +441,7 @@ class BulkRun(Generic[RowT]):
             self._start()
 
     def _start(self) -> None:
+        running_loop()
         self._started = self._calls.seam.now()
         self._fanout.start()
 

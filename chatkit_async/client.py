@@ -15,7 +15,7 @@ import attrs
 from chatkit_async._attempts import Attempts
 from chatkit_async._gate import RateGate
 from chatkit_async._protocol import Call
-from chatkit_async._transport import Transport, not_picklable, session_problems
+from chatkit_async._transport import Transport, not_picklable, running_loop, session_problems
 from chatkit_async.models._base import ReplyObject
 from chatkit_async.options import (
     ATTEMPT_TIMEOUT,
@@ -251,6 +251,7 @@ class AsyncChatKit:
             await self._attempts.transport.close()
 
     async def __aenter__(self) -> Self:
+        running_loop()
         return self
 
     async def __aexit__(

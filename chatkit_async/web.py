@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 import attrs
 
 from chatkit_async import _codec, _protocol
+from chatkit_async._transport import running_loop
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import (
     APIConnectionError,
@@ -577,7 +578,7 @@ class _EndpointCore:
         """Create a session, or join the create that is in progress for the same parameters."""
         if (found := self._find(request)) is not None:  # since it was accepted
             return _Outcome(found)
-        place = (asyncio.get_running_loop(), request.key)
+        place = (running_loop(), request.key)
         shared = self._in_progress.get(place)
         if shared is None or not shared.can_be_joined:
             shared = self._in_progress[place] = _SharedCreate(self._create(request))

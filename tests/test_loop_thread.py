@@ -1015,3 +1015,29 @@ def test_multiprocessing(script, emulator, method, work):
     status, _ = program.end()
     assert status == 0
     assert emulator.requests[-1].connection == 1
+
+
+# Where no thread can be started
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "daemon threads are disabled in this (sub)interpreter",  # CPython 3.12 and later
+        "thread is not supported for isolated subinterpreters",  # CPython 3.11
+        "can't start new thread",
+    ],
+)
+def test_a_thread_that_cannot_be_started_is_explained(connect, monkeypatch, reason):
+    def refuse(*args, **kwargs):
+        raise RuntimeError(reason)
+
+    client = connect()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", refuse)
+        with pytest.raises(ChatKitError, match="subinterpreter") as caught:
+            client.sessions.create(**WANTED)
+
+    assert reason in str(caught.value)
+    assert isinstance(caught.value, RuntimeError)
+    assert client.sessions.create(**WANTED).user == WANTED["user"]

@@ -19,7 +19,7 @@ from chatkit_async.emulator._faults import Fault, FaultScript
 from chatkit_async.emulator._latency import Latency, check_latency
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
 from chatkit_async.emulator._limits import Limiter, RateLimit
-from chatkit_async.emulator._server import Server, ServerThread
+from chatkit_async.emulator._server import Server, ServerThread, check_running_loop
 from chatkit_async.emulator._service import Service
 
 if TYPE_CHECKING:
@@ -403,9 +403,10 @@ class Emulator:
 
         Raises:
             OSError: The port cannot be had.
-            RuntimeError: The emulator serves already.
+            RuntimeError: The emulator serves already, or there is no running loop.
         """
         self._refuse_if_serving()
+        check_running_loop()
         await self._start()
         return self
 

@@ -27,6 +27,25 @@ _LINGERING_SECONDS = 1.0  # in which the rest of a refused body is discarded, de
 _STOP_TIMEOUT = 5.0  # seconds; a handler without its connection needs none of them
 
 
+def check_running_loop() -> None:
+    """Check that an asyncio event loop is running.
+
+    Raises:
+        RuntimeError: There is none, as under trio.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        return
+    raise RuntimeError(
+        "`async with Emulator()` needs a running asyncio event loop, and there is none here: "
+        "aiohttp, which serves the emulator, works with asyncio only. Under trio, use "
+        "`with Emulator()`, which serves on a thread of its own"
+    )
+
+
 class Server(web.Server):
     """An HTTP server on one address, which knows its connections."""
 
