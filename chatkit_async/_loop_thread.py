@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 from weakref import WeakSet, ref
 
+from chatkit_async._resolver import start_thread
 from chatkit_async._transport import Transport
 from chatkit_async.errors import ChatKitError, ClientClosedError
 
@@ -43,10 +44,6 @@ wait, or was no signal: `_thread.interrupt_main`, as debuggers and editors use i
 
 class _OwnLoopError(ChatKitError, RuntimeError):
     """A call was made in the very thread that would have to serve it."""
-
-
-class _NoThreadError(ChatKitError, RuntimeError):
-    """The thread cannot be started, as in an isolated subinterpreter."""
 
 
 class LoopThread:
@@ -154,19 +151,7 @@ class LoopThread:
         if (loop := self._loop) is not None:
             _call_soon(loop, self._begin_calls)
             return
-        arguments = (ref(self), self._transport)
-        try:
-            threading.Thread(
-                target=_serve_calls, args=arguments, name="chatkit-async", daemon=True
-            ).start()
-        except RuntimeError as error:
-            reason = str(error)
-        else:
-            return
-        raise _NoThreadError(
-            f"ChatKit could not start its thread: {reason}. An isolated subinterpreter allows no "
-            "such thread: there, use AsyncChatKit, or use ChatKit in a thread or process"
-        )
+        start_thread(_serve_calls, ref(self), self._transport, name="chatkit-async")
 
     def _give_up(self, call: "_Call[Any]") -> None:
         """Cancel a call, and wait a little for it to end: its connection is free then."""

@@ -7,10 +7,13 @@ and no timeout of aiohttp's bounds a look-up alone.
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from chatkit_async.errors import ChatKitError
 
 look_up_limit: ContextVar[float | None] = ContextVar("look_up_limit", default=None)
 """Seconds that a look-up of the call that is sent from here may take. None: no limit."""
@@ -19,6 +22,28 @@ _NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 # Only addresses of a kind that this machine has; some systems do not know the flag.
 _USABLE = socket.AI_ADDRCONFIG & getattr(socket, "AI_MASK", socket.AI_ADDRCONFIG)
+
+
+class _NoThreadError(ChatKitError, RuntimeError):
+    """No daemon thread can be started, as in an isolated subinterpreter."""
+
+
+def start_thread(target: Callable[..., object], *args: object, name: str) -> None:
+    """Start a daemon thread.
+
+    Raises:
+        ChatKitError: Python cannot start it. It is a RuntimeError too.
+    """
+    try:
+        threading.Thread(target=target, args=args, name=name, daemon=True).start()
+    except RuntimeError as error:
+        reason = str(error)
+    else:
+        return
+    raise _NoThreadError(
+        f"no thread could be started: {reason}. Isolated subinterpreters do not allow the threads "
+        "that this package needs: use ThreadPoolExecutor or ProcessPoolExecutor instead"
+    )
 
 
 class Resolver(AbstractResolver):
@@ -54,7 +79,7 @@ class Resolver(AbstractResolver):
             else:
                 found.set_exception(failure)
 
-        threading.Thread(target=look_up, name="chatkit-async-dns", daemon=True).start()
+        start_thread(look_up, name="chatkit-async-dns")
         async with asyncio.timeout(look_up_limit.get()):
             return await found
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 from patience import PATIENCE
 
-from chatkit_async import APITimeoutError, ChatKit
+from chatkit_async import APITimeoutError, AsyncChatKit, ChatKit, ChatKitError
 from chatkit_async._resolver import Resolver, look_up_limit
 from chatkit_async.emulator import Emulator
 
@@ -113,7 +113,7 @@ def test_answer_in_time_is_used(answer):
 def test_exit_does_not_wait_for_a_look_up():
     program = """
 import socket, threading
-from chatkit_async import APITimeoutError, ChatKit
+from chatkit_async import APITimeoutError, AsyncChatKit, ChatKit, ChatKitError
 
 socket.getaddrinfo = lambda *_, **__: threading.Event().wait()
 settings = {"base_url": "https://late.example/v1", "max_retries": 0, "connect_timeout": 0.01}
@@ -127,3 +127,16 @@ with ChatKit(api_key="sk-any", **settings) as client:
         [sys.executable, "-c", program], capture_output=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.split() == [b"timed", b"out"]
+
+
+async def test_thread_that_cannot_start_is_explained(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("daemon threads are disabled in this (sub)interpreter")
+
+    monkeypatch.setattr(threading, "Thread", refuse)
+    client = AsyncChatKit(api_key="sk-made-up", base_url="https://api.test/v1", max_retries=0)
+    with pytest.raises(ChatKitError, match="subinterpreters") as caught:
+        await client.sessions.create(user="ada", workflow="wf_1")
+
+    assert isinstance(caught.value, RuntimeError)
+    await client.close()
