@@ -1,4 +1,4 @@
-"""ChatKit sessions of the OpenAI API: create and cancel them, with asyncio or blocking.
+"""ChatKit sessions and threads of the OpenAI API, with asyncio or blocking.
 
 Start with `AsyncChatKit`.
 """
@@ -62,12 +62,47 @@ if TYPE_CHECKING:
         WorkflowTracingDict,
         WorkflowTracingParam,
     )
-    from chatkit_async.options import Attempt, ClientOptions, RequestOptions, RetryPolicy
+    from chatkit_async.models.threads import (
+        ChatKitAnnotation,
+        ChatKitAnnotationSource,
+        ChatKitAttachment,
+        ChatKitClientToolCallItem,
+        ChatKitClientToolCallStatus,
+        ChatKitInferenceOptions,
+        ChatKitResponseOutputText,
+        ChatKitTask,
+        ChatKitTaskGroupItem,
+        ChatKitTaskItem,
+        ChatKitThread,
+        ChatKitThreadAssistantMessageItem,
+        ChatKitThreadDeleted,
+        ChatKitThreadItem,
+        ChatKitThreadItemList,
+        ChatKitThreadList,
+        ChatKitThreadStatus,
+        ChatKitThreadStatusType,
+        ChatKitThreadUserMessageItem,
+        ChatKitToolChoice,
+        ChatKitUserMessageContent,
+        ChatKitWidgetItem,
+    )
+    from chatkit_async.options import (
+        OMITTED,
+        Attempt,
+        ClientOptions,
+        Omitted,
+        RequestOptions,
+        RetryPolicy,
+    )
+    from chatkit_async.pages import AsyncPage, AsyncPages, Page, Pages
     from chatkit_async.secret import Secret
     from chatkit_async.sessions import APIResponse, AsyncSessions
     from chatkit_async.sync import BlockingBulkRun, ChatKit, Sessions
+    from chatkit_async.sync_threads import Threads
+    from chatkit_async.threads import AsyncThreads
 
 __all__ = [
+    "OMITTED",
     "APIConnectionError",
     "APIError",
     "APIResponse",
@@ -75,7 +110,10 @@ __all__ = [
     "APIStatusError",
     "APITimeoutError",
     "AsyncChatKit",
+    "AsyncPage",
+    "AsyncPages",
     "AsyncSessions",
+    "AsyncThreads",
     "Attempt",
     "AuthenticationError",
     "AutomaticThreadTitlingDict",
@@ -85,7 +123,29 @@ __all__ = [
     "BulkRun",
     "BulkSummary",
     "ChatKit",
+    "ChatKitAnnotation",
+    "ChatKitAnnotationSource",
+    "ChatKitAttachment",
+    "ChatKitClientToolCallItem",
+    "ChatKitClientToolCallStatus",
     "ChatKitError",
+    "ChatKitInferenceOptions",
+    "ChatKitResponseOutputText",
+    "ChatKitTask",
+    "ChatKitTaskGroupItem",
+    "ChatKitTaskItem",
+    "ChatKitThread",
+    "ChatKitThreadAssistantMessageItem",
+    "ChatKitThreadDeleted",
+    "ChatKitThreadItem",
+    "ChatKitThreadItemList",
+    "ChatKitThreadList",
+    "ChatKitThreadStatus",
+    "ChatKitThreadStatusType",
+    "ChatKitThreadUserMessageItem",
+    "ChatKitToolChoice",
+    "ChatKitUserMessageContent",
+    "ChatKitWidgetItem",
     "ChatKitWorkflow",
     "ChatKitWorkflowTracing",
     "ChatSession",
@@ -115,7 +175,10 @@ __all__ = [
     "InvalidFieldError",
     "MissingFieldError",
     "NotFoundError",
+    "Omitted",
     "Outcome",
+    "Page",
+    "Pages",
     "ParameterError",
     "PermissionDeniedError",
     "RateLimitError",
@@ -126,14 +189,28 @@ __all__ = [
     "SessionCreateDict",
     "SessionCreateParams",
     "Sessions",
+    "Threads",
     "UnprocessableEntityError",
     "WorkflowTracingDict",
     "WorkflowTracingParam",
     "__version__",
 ]
 
-_HOMES = ("errors", "secret", "options", "models", "sessions", "bulk", "client", "sync")
-"""The modules that the names are from; one imports those before it."""
+_HOMES = (
+    "errors",
+    "secret",
+    "options",
+    "models",
+    "sessions",
+    "bulk",
+    "client",
+    "sync",
+    "pages",
+    "models.threads",
+    "threads",
+    "sync_threads",
+)
+"""The modules that the names are from, those of threads last: they take time to import."""
 
 if not TYPE_CHECKING:
     # A name is imported when it is asked for: pytest imports this package in every suite, for its

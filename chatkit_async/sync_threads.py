@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack, cast
 
 import attrs
 
@@ -49,7 +49,7 @@ class Threads:
         max_items: int | None = None,
         **options: Unpack[RequestOptions],
     ) -> Pages[ChatKitThread]:
-        """List threads: iterate the list for every thread, or call its `page()` for one page.
+        """List threads: iterate the list for every thread, or call `page()` for one page.
 
         Nothing is requested before that. See `Pages`.
 
@@ -83,15 +83,11 @@ class Threads:
         return Pages(pages, self._loop_thread.run)
 
     def retrieve(self, thread_id: str, **options: Unpack[RequestOptions]) -> ChatKitThread:
-        """Delete a thread, with its items and attachments. This cannot be undone.
+        """Read a thread. Its items are listed by `list_items`.
 
         Args:
             thread_id: The thread's id, `cthr_...`.
             **options: What differs for this call from the client: see `RequestOptions`.
-
-        Returns:
-            The API's confirmation. If the reply to a first attempt was lost, and the next attempt
-            finds the thread gone, that is a success too: see `attempts` of a raw response.
 
         Raises:
             ParameterError: the id cannot be right. Nothing was sent.
@@ -101,7 +97,7 @@ class Threads:
             APIResponseError: the reply was of no use.
             ClientClosedError: the client was closed.
 
-        API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
+        API documentation: Retrieve ChatKit thread, `GET /chatkit/threads/{thread_id}`.
         """
         options = hidden(options)  # before anything can raise: see there
         return self._loop_thread.run(self._threads.retrieve, thread_id, **options)
@@ -141,7 +137,7 @@ class Threads:
         max_items: int | None = None,
         **options: Unpack[RequestOptions],
     ) -> Pages[ChatKitThreadItem]:
-        """List the items of a thread: iterate the list for every item, or call its `page()` for one page.
+        """List the items of a thread: iterate for every item, or call `page()` for one page.
 
         Nothing is requested before that. See `Pages`.
 
@@ -228,10 +224,10 @@ class ThreadsWithRawResponse:
         self._threads = threads
         self._run = loop_thread.run
 
-    retrieve = _blocking(AsyncThreadsWithRawResponse.retrieve)
-    delete = _blocking(AsyncThreadsWithRawResponse.delete)
-    list = _blocking_page(AsyncThreadsWithRawResponse.list)
-    list_items = _blocking_page(AsyncThreadsWithRawResponse.list_items)
+    retrieve: Final = _blocking(AsyncThreadsWithRawResponse.retrieve)
+    delete: Final = _blocking(AsyncThreadsWithRawResponse.delete)
+    list: Final = _blocking_page(AsyncThreadsWithRawResponse.list)
+    list_items: Final = _blocking_page(AsyncThreadsWithRawResponse.list_items)
 
 
 # The spec of `mock.create_autospec`: see `AsyncChatKit`.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack, cast
 
 import attrs
 
@@ -64,7 +64,7 @@ class AsyncThreads:
         max_items: int | None = None,
         **options: Unpack[RequestOptions],
     ) -> AsyncPages[ChatKitThread]:
-        """List threads: await the list for one page, or iterate it for every thread.
+        """List threads: iterate the list for every thread, or await it for one page.
 
         Nothing is requested before that. See `AsyncPages`.
 
@@ -192,7 +192,7 @@ class AsyncThreads:
         max_items: int | None = None,
         **options: Unpack[RequestOptions],
     ) -> AsyncPages[ChatKitThreadItem]:
-        """List the items of a thread: await for one page, or iterate it for every item.
+        """List the items of a thread: iterate for every item, or await it for one page.
 
         Nothing is requested before that. See `AsyncPages`.
 
@@ -289,10 +289,10 @@ class AsyncThreadsWithRawResponse:
         self._threads = threads
         self._call = call_raw  # the methods return what this returns
 
-    retrieve = _raw(AsyncThreads.retrieve)
-    delete = _raw(AsyncThreads.delete)
-    list = _raw_page(AsyncThreads.list)
-    list_items = _raw_page(AsyncThreads.list_items)
+    retrieve: Final = _raw(AsyncThreads.retrieve)
+    delete: Final = _raw(AsyncThreads.delete)
+    list: Final = _raw_page(AsyncThreads.list)
+    list_items: Final = _raw_page(AsyncThreads.list_items)
 
 
 # The spec of `mock.create_autospec`: see `AsyncChatKit`.

