@@ -100,10 +100,11 @@ def of_json(cls: type[R], members: dict[str, object]) -> R:
 def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
     state: dict[str, object] = {}
     misfits: dict[str, object] = {}
+    extra: dict[str, object] = {}
     fields = fields_of(cls)
     for key, value in data.items():
         if key not in fields:
-            misfits[key] = value
+            extra[key] = value
             continue
         kind = fields[key].type
         try:
@@ -114,8 +115,20 @@ def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
         except Exception:  # noqa: BLE001 - whatever it is, it is kept as it came
             misfits[key] = value
     reply = object.__new__(cls)
-    reply.__setstate__({**state, "_misfits": misfits} if misfits else state)
+    kept = {"_misfits": misfits, "_extra": extra}
+    reply.__setstate__(state | {name: values for name, values in kept.items() if values})
     return reply
+
+
+def _structure(cls: type[ReplyObject]) -> Hook:
+    """Make the fast way to structure a class: a key that is unknown, such as `_extra`, raises."""
+    return make_dict_structure_fn(
+        cast("type[Any]", cls),
+        _converter,
+        _cattrs_detailed_validation=False,
+        _cattrs_forbid_extra_keys=True,
+        _extra=override(omit=True),
+    )
 
 
 def _secret(value: object, _: object) -> Secret:
@@ -190,6 +203,7 @@ def _type_is(wanted: object) -> Callable[[Any], bool]:
     return lambda given: given == wanted
 
 
+_converter.register_structure_hook_factory(_is_object, _structure)
 _converter.register_structure_hook(Secret, _secret)
 _converter.register_structure_hook_func(_type_is(str | None), _optional(_str))
 _converter.register_structure_hook_func(_type_is(int | None), _optional(_int))

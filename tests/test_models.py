@@ -425,6 +425,52 @@ def test_unknown_fields_are_kept_and_their_values_shown_nowhere(path):
     assert session.to_dict() == reply_with((*path, "gained"), {"by": ["LEAK"]})
 
 
+def replaced(value, **changes):
+    """Return what `copy.replace` does, which Python has from 3.13 on."""
+    return getattr(copy, "replace", type(value).__replace__)(value, **changes)
+
+
+@per_object
+@pytest.mark.parametrize("duplicate", [attrs.evolve, replaced])
+def test_a_copy_with_changes_keeps_unknown_fields(path, duplicate):
+    data = reply_with((*path, "gained"), {"by": [1]})
+    value = at(ChatSession.from_dict(data), path)
+
+    again = duplicate(value)
+    assert again.extra == {"gained": {"by": [1]}}
+    assert again == value
+    assert again.to_dict() == value.to_dict()
+    assert duplicate(value, extra=None).extra == {}
+    with pytest.raises(TypeError, match="'nonsense'"):
+        duplicate(value, nonsense=1)
+
+
+@per_reply
+def test_a_replaced_session_keeps_what_breaks_the_schema(data):
+    session = ChatSession.from_dict({**data, "user": ["eve"], "gained": 1})
+    assert replaced(session) == session
+
+    changed = replaced(session, user="ada")
+    assert changed.to_dict() == {**data, "user": "ada", "gained": 1}
+    assert through_pickle(changed) == changed
+    assert session.to_dict()["user"] == ["eve"]
+
+
+def test_evolve_replaces_an_invalid_field_and_raises_for_another():
+    session = ChatSession.from_dict({**FITTING, "user": ["eve"], "gained": 1})
+    assert attrs.evolve(session, user="ada").to_dict() == {**FITTING, "user": "ada", "gained": 1}
+    with pytest.raises(InvalidFieldError, match="'user'"):
+        attrs.evolve(session, status="expired")
+
+
+def test_unknown_fields_can_be_given():
+    session = ChatSession.from_dict({**FITTING, "gained": 1})
+    again = attrs.evolve(ChatSession.from_dict(FITTING), extra=session.extra)
+    assert again == session
+    assert through_pickle(again) == session
+    assert hash(again) == hash(session)
+
+
 def test_an_unknown_field_is_no_attribute():
     session = ChatSession.from_dict(DOCUMENTED_CANCELLED)
     assert session.extra["cancelled_at"] == 1712345678
@@ -436,7 +482,9 @@ def test_the_unknown_fields_cannot_be_changed():
         ChatSession.from_dict(DOCUMENTED_CANCELLED).extra["cancelled_at"] = 0
 
 
-@pytest.mark.parametrize("name", ["_misfits", "_fields", "extra", "to_dict", "__class__", ""])
+@pytest.mark.parametrize(
+    "name", ["_misfits", "_extra", "_fields", "extra", "to_dict", "__class__", ""]
+)
 def test_an_unknown_field_may_have_any_name(name):
     session = ChatSession.from_dict({**FITTING, name: "LEAK"})
     assert session.extra == {name: "LEAK"}

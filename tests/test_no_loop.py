@@ -69,7 +69,28 @@ async def endpoint(client):
     await ClientSecretEndpoint(client, workflow="wf_1").handle(user="ada")
 
 
+async def retrieve_thread(client):
+    await client.threads.retrieve("cthr_1")
+
+
+async def list_threads(client):
+    await client.threads.list()
+
+
+async def every_thread(client):
+    async for _ in client.threads.list():
+        raise AssertionError
+
+
+async def delete_threads(client):
+    await client.threads.delete_many(["cthr_1"]).results()
+
+
 ENTRIES = [
+    retrieve_thread,
+    list_threads,
+    every_thread,
+    delete_threads,
     create,
     create_raw,
     create_behind_a_push_back,

@@ -41,8 +41,13 @@ def model(cls: type[_C]) -> type[_C]:
 
 
 def fields_of(cls: type[object]) -> "dict[str, attrs.Attribute[Any]]":
-    """Return the fields of a model by name. `model` hides attrs from type checkers."""
-    return attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
+    """Return the fields of a model by their names in the API.
+
+    `model` hides attrs from type checkers.
+    """
+    fields = attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
+    fields.pop("_extra", None)
+    return fields
 
 
 class Model:
@@ -93,15 +98,25 @@ def _is_hashable(value: Any) -> bool:
     return isinstance(value, Hashable) and not isinstance(value, Mapping)
 
 
-class ReplyObject(Model):
+class _HasMisfits:
+    """The values of a reply's fields that have a wrong type, by key. Unset if there are none."""
+
+    __slots__ = ("_misfits",)
+
+    _misfits: dict[str, object]
+
+
+@model
+class ReplyObject(_HasMisfits, Model):
     """A part of a reply, tolerant of what the API sends.
 
     A field that fits is held in its slot. A field that the reply lacks leaves its slot unset, so
-    that reading it comes to `__getattr__`. All else, values of a wrong type and fields that are
-    unknown here, is kept as it came in `_misfits`, by its key.
+    that reading it comes to `__getattr__`. The rest is kept as it came: values of a wrong type in
+    `_misfits`, and fields that are unknown here in `_extra`. That is a field of attrs, so that
+    `attrs.evolve` keeps it.
     """
 
-    __slots__ = ("_misfits",)
+    _extra: Mapping[str, object] | None = attrs.field(default=None, alias="extra")
 
     _nullable: ClassVar[frozenset[str]]
     _enumerated: ClassVar[frozenset[str]]
@@ -113,6 +128,8 @@ class ReplyObject(Model):
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
         super().__attrs_init_subclass__()
+        # attrs gives each class its own, which reads every field.
+        cls.__replace__ = ReplyObject.__replace__  # type: ignore[method-assign]
         types = {name: get_args(field.type) for name, field in fields_of(cls).items()}
         cls._nullable = frozenset(name for name, args in types.items() if NoneType in args)
         cls._enumerated = frozenset(
@@ -143,13 +160,24 @@ class ReplyObject(Model):
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object that `from_dict` was given: `from_dict(d).to_dict() == d`."""
         data = {name: _plain(value) for name, value in super()._items()}
-        return data | self._kept()
+        return {**data, **self._invalid(), **(self._extra or {})}
 
     @property
     def extra(self) -> Mapping[str, object]:
         """The fields of the reply that are unknown here, as decoded JSON."""
-        known = self._fields
-        return MappingProxyType({k: v for k, v in self._kept().items() if k not in known})
+        return MappingProxyType(self._extra or {})
+
+    def __replace__(self, /, **changes: object) -> Self:
+        """Return a copy with other values, for `copy.replace`. What did not fit the schema stays."""
+        for name in changes.keys() - {*self._fields, "extra"}:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        extra = changes.pop("extra", self._extra)
+        invalid = {k: v for k, v in self._invalid().items() if k not in changes}
+        copy = object.__new__(type(self))
+        copy.__setstate__(
+            {**dict(super()._items()), **changes, "_extra": extra, "_misfits": invalid}
+        )
+        return copy
 
     def validate(self) -> Self:
         """Return self, if it has all that the API's schema promises.
@@ -174,12 +202,13 @@ class ReplyObject(Model):
                         yield from member._problems(f"{where}[{place}]")  # noqa: SLF001 - likewise
                 elif name in self._enumerated and not isinstance(value, StrEnum):
                     yield where, f"is {value!r}, which the schema does not know"
-            elif name in self._kept():
+            elif name in self._invalid():
                 yield where, self._misfit(name)
             else:
                 yield where, "is missing"
 
-    def _kept(self) -> dict[str, object]:
+    def _invalid(self) -> dict[str, object]:
+        """The values that have a wrong type, by key."""
         try:
             return cast("dict[str, object]", object.__getattribute__(self, "_misfits"))
         except AttributeError:
@@ -187,7 +216,7 @@ class ReplyObject(Model):
 
     def _misfit(self, name: str) -> str:
         """Say what is wrong with a field's value, without showing it: it may hold anything."""
-        value, kind = self._kept()[name], fields_of(type(self))[name].type
+        value, kind = self._invalid()[name], fields_of(type(self))[name].type
         given = type(value)
         if get_origin(kind) is Literal and isinstance(value, str):
             return f"is another string than {get_args(kind)[0]!r}"
@@ -199,15 +228,16 @@ class ReplyObject(Model):
 
     def _items(self) -> Iterator[tuple[str, object]]:
         yield from super()._items()
-        if kept := self._kept():
-            yield "_misfits", kept
+        if invalid := self._invalid():
+            yield "_misfits", invalid
+        if self._extra:
+            yield "_extra", dict(self._extra)
 
     def __repr__(self) -> str:
         shown = [f"{name}={self._show(name, value)}" for name, value in super()._items()]
-        kept = self._kept()
-        shown += [f"{name}=<invalid>" for name in self._fields if name in kept]
+        shown += [f"{name}=<invalid>" for name in self._fields if name in self._invalid()]
         # Unknown fields are named, never shown: nobody knows what they hold.
-        if extra := ", ".join(repr(name) for name in kept if name not in self._fields):
+        if extra := ", ".join(map(repr, self._extra or ())):
             shown.append(f"extra=<{extra}>")
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -223,10 +253,12 @@ class ReplyObject(Model):
             if isinstance(derived, property):
                 # The property raised an AttributeError, so Python asks here. Raise it as it was.
                 return derived.fget(self)
+            if name == "_extra":
+                return None
             if name not in self._fields:
                 message = f"{type(self).__name__!r} object has no attribute {name!r}"
                 raise AttributeError(message, name=name, obj=None)
-            if name in self._kept():
+            if name in self._invalid():
                 message = (
                     f"{name!r} of the API's reply {self._misfit(name)}; "
                     "to_dict() has it as it came, validate() lists all there is"
