@@ -82,15 +82,15 @@ async def every_thread(client):
         raise AssertionError
 
 
-async def delete_threads(client):
-    await client.threads.delete_many(["cthr_1"]).results()
+async def delete_thread(client):
+    await client.threads.delete("cthr_1")
 
 
 ENTRIES = [
     retrieve_thread,
     list_threads,
     every_thread,
-    delete_threads,
+    delete_thread,
     create,
     create_raw,
     create_behind_a_push_back,
