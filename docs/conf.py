@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib.metadata import version as installed_version
-from typing import Any
+from typing import Any, get_origin
 
 project = "chatkit-async"
 author = "chatkit-async contributors"
@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(['aiohttp', 'attrs?', 'yarl', *sys.stdlib_module_names])})\..*"),
     ("py:class", "Random"),  # random.Random, within a type alias
     # A base class or a type variable is shown where it is used, and has no page of its own.
-    ("py:.*", r"(chatkit_async(\.\w+)*\.)?(_\w+|[A-Z]|\w*RowT(_co)?)"),
+    ("py:.*", r"(chatkit_async(\.\w+)*\.)?(_\w+|[A-Z](_co)?|(Item|Result|\w*Row)T(_co)?)"),
 ]
 
 
@@ -66,7 +66,8 @@ def _public_bases(
     while private := [base for base in bases if base.__name__.startswith("_")]:
         for base in private:
             at = bases.index(base)
-            bases[at : at + 1] = base.__bases__
+            cls = get_origin(base) or base
+            bases[at : at + 1] = getattr(cls, "__orig_bases__", cls.__bases__)
 
 
 def setup(app: Any) -> None:
