@@ -23,6 +23,7 @@ NOT_CALLED = {name for name in dir(object) if name != "__init__"} | {
     "__del__",
     "__get_pydantic_core_schema__",
     "__getattr__",
+    "__replace__",
     "__setstate__",
     "__slots__",
 }
