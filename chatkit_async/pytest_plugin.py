@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chatkit_async import AsyncChatKit, ChatKit
-    from chatkit_async.emulator import Emulator, Record
+    from chatkit_async.emulator import Emulator, Operation, Record
 
 __all__ = [
     "AssertChatKitRequested",
@@ -152,22 +153,25 @@ class AssertChatKitRequested(Protocol):
 
     def __call__(
         self,
-        operation: Literal["create", "cancel"] = "create",
+        operation: Operation = "create",
         *,
         times: int | None = None,
         status: int | None = None,
         session_id: str | None = None,
+        thread_id: str | None = None,
         **fields: object,
     ) -> list[Record]:
         """Assert that the emulator got such requests, and return their records.
 
         Args:
-            operation: Which of the two it was.
+            operation: Which operation it was.
             times: How many of them there were. None: at least one.
             status: The status that they were answered with. None: any.
             session_id: The session that they made or cancelled. None: any.
+            thread_id: The thread in their path. None: any.
             **fields: What their bodies hold, among other things: of a mapping the keys that are
-                given, and the short forms of `create`, such as `workflow="wf_123"`.
+                given, and the short forms of `create`, such as `workflow="wf_123"`. For lists: what
+                their queries hold, such as `user="ada"`.
 
         Raises:
             AssertionError: there were more or fewer; the message lists every request.
@@ -183,20 +187,21 @@ def assert_chatkit_requested(chatkit_emulator: Emulator) -> AssertChatKitRequest
     """
 
     def assert_requested(
-        operation: Literal["create", "cancel"] = "create",
+        operation: Operation = "create",
         *,
         times: int | None = None,
         status: int | None = None,
         session_id: str | None = None,
+        thread_id: str | None = None,
         **fields: object,
     ) -> list[Record]:
         __tracebackhide__ = True
-        about = {"status": status, "session_id": session_id}
+        about = {"status": status, "session_id": session_id, "thread_id": thread_id}
         wanted = {"operation": operation} | {k: v for k, v in about.items() if v is not None}
         differences = {
             record: [
                 *_differences(wanted, {name: getattr(record, name) for name in wanted}),
-                *(_differences(fields, record.body) if record.operation == operation else ()),
+                *(_differences(fields, _sent(record)) if record.operation == operation else ()),
             ]
             for record in chatkit_emulator.requests
         }
@@ -215,6 +220,14 @@ def assert_chatkit_requested(chatkit_emulator: Emulator) -> AssertChatKitRequest
         raise AssertionError("\n".join(lines))
 
     return assert_requested
+
+
+def _sent(record: Record) -> object:
+    """The body, or what else it is that a request says: its query, with numbers as in Python."""
+    if record.method != "GET":
+        return record.body
+    query = parse_qsl(record.query, keep_blank_values=True)
+    return {name: int(value) if name == "limit" else value for name, value in query}
 
 
 def _differences(wanted: Mapping[str, object], given: object, path: str = "") -> Iterator[str]:

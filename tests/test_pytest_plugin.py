@@ -362,6 +362,39 @@ def test_theirs(chatkit, assert_chatkit_requested):
 """).assert_outcomes(passed=1)
 
 
+def test_requests_about_threads_can_be_asserted(suite):
+    suite(
+        """
+from urllib.request import Request, urlopen
+
+def test_theirs(chatkit_emulator, assert_chatkit_requested):
+    def ask(path, method="GET"):
+        headers = {
+            "Authorization": f"Bearer {chatkit_emulator.api_key}",
+            "OpenAI-Beta": "chatkit_beta=v1",
+        }
+        url = f"{chatkit_emulator.base_url}/chatkit/threads{path}"
+        urlopen(Request(url, headers=headers, method=method)).close()
+
+    thread = chatkit_emulator.add_thread(user="ada", title="Private", items=["user: Private"])
+    ask("?user=ada&limit=5&order=asc")
+    ask(f"/{thread.id}/items")
+    ask(f"/{thread.id}", "DELETE")
+
+    assert_chatkit_requested("list_threads", user="ada", limit=5, times=1)
+    assert_chatkit_requested("list_threads", thread_id=thread.id, times=0)
+    assert_chatkit_requested("list_items", thread_id=thread.id, times=1)
+    assert_chatkit_requested("delete_thread", thread_id=thread.id, status=200, times=1)
+    assert_chatkit_requested("retrieve_thread", times=0)
+    with pytest.raises(AssertionError) as error:
+        assert_chatkit_requested("list_threads", user="bob", limit=6)
+    assert "user is 'ada', not 'bob'" in str(error.value)
+    assert "limit is 5, not 6" in str(error.value)
+    assert "Private" not in str(error.value)
+""".replace("\nfrom", "\nimport pytest\nfrom", 1)
+    ).assert_outcomes(passed=1)
+
+
 def test_an_assertion_that_fails_says_what_was_requested(suite):
     result = suite("""
 def test_theirs(chatkit, assert_chatkit_requested):

@@ -14,7 +14,15 @@ from chatkit_async.cli._output import note, write, write_json
 from chatkit_async.cli._running import run
 
 if TYPE_CHECKING:
-    from chatkit_async.emulator import Emulator, Fault, Latency, RateLimit, Record, RetryAfter
+    from chatkit_async.emulator import (
+        DeletedCursor,
+        Emulator,
+        Fault,
+        Latency,
+        RateLimit,
+        Record,
+        RetryAfter,
+    )
 
 # What the options are made into is imported late: the emulator brings a web server.
 
@@ -164,6 +172,19 @@ def _wait(retry_after: str | None) -> "RetryAfter":
     help="Refuse each create with 410, as the hosted service may once it has ended.",
 )
 @click.option(
+    "--deleted-cursor",
+    type=click.Choice(["error", "ignore", "accept"]),
+    default="error",
+    help="What a list does with a cursor that was deleted: refuse it, start at its beginning, or "
+    "continue from there. Default: error.",
+)
+@click.option(
+    "--state",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="JSON lines with the threads, sessions and faults there are, and what time it is.",
+)
+@click.option(
     "--workflow",
     "workflows",
     multiple=True,
@@ -198,6 +219,8 @@ def emulator(
     faults: "list[Fault]",
     off_schema: bool,
     retired: bool,
+    deleted_cursor: "DeletedCursor",
+    state: str | None,
     workflows: Sequence[str],
     check_key: bool,
     allow_real_keys: bool,
@@ -206,7 +229,7 @@ def emulator(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Serve the ChatKit sessions API on this machine, until Ctrl-C.
+    """Serve the ChatKit API on this machine, until Ctrl-C.
 
     Prints on stdout what to set in another terminal to use it, and on stderr a line for each
     request. It takes any workflow and any key that does not look real, keeps what it makes in
@@ -233,10 +256,12 @@ def emulator(
             faults=faults,
             off_schema=off_schema,
             retired=retired,
+            deleted_cursor=deleted_cursor,
+            state=state,
             seed=seed,
             on_request=_show,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise click.UsageError(f"{error}.") from None
     run(_serve(server, port, as_json=as_json))
 

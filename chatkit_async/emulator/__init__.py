@@ -1,11 +1,11 @@
-"""The ChatKit sessions API, embedded: for tests, demos and work without network or key.
+"""The ChatKit API, embedded: for tests, demos and work without network or key.
 
 For example::
 
     async with Emulator() as emulator:
         ...  # point a client at emulator.base_url, with emulator.api_key
 
-It keeps sessions in memory, checks requests as the published schema does, answers errors in the
+It keeps sessions and threads in memory, checks requests as the published schema does, answers errors in the
 API's shape, notes every request in a ledger, and fails when told to. It serves on loopback only.
 Another process reads and sets its state in JSON, under `/_emulator/`.
 
@@ -20,15 +20,17 @@ from chatkit_async.emulator._fields import JSON
 from chatkit_async.emulator._latency import Exponential, Latency, LogNormal, Uniform
 from chatkit_async.emulator._ledger import Ledger, Record, RecordOutcome
 from chatkit_async.emulator._limits import FixedWindow, RateLimit, RetryAfter, TokenBucket
-from chatkit_async.emulator._replies import Operation
+from chatkit_async.emulator._replies import Operation, PageFault
 from chatkit_async.emulator._schema import CreateParameters, StateVariable
 from chatkit_async.emulator._state import Session, SessionStatus
+from chatkit_async.emulator._threads import DeletedCursor, Thread
 
 __all__ = [
     "JSON",
     "Body",
     "Clock",
     "CreateParameters",
+    "DeletedCursor",
     "Drop",
     "Emulator",
     "Exponential",
@@ -38,6 +40,7 @@ __all__ = [
     "Ledger",
     "LogNormal",
     "Operation",
+    "PageFault",
     "RateLimit",
     "Record",
     "RecordOutcome",
@@ -45,6 +48,7 @@ __all__ = [
     "Session",
     "SessionStatus",
     "StateVariable",
+    "Thread",
     "TokenBucket",
     "Uniform",
 ]

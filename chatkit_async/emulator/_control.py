@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from math import isinf
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from urllib.parse import unquote
 
@@ -19,26 +18,29 @@ from chatkit_async.emulator._access import check_content_type
 from chatkit_async.emulator._arrival import read_body
 from chatkit_async.emulator._credentials import without_secret
 from chatkit_async.emulator._errors import ApiError
-from chatkit_async.emulator._fields import JSON, Fields, parse_json
+from chatkit_async.emulator._fields import JSON, Fields, parse_json, to_json
 from chatkit_async.emulator._forms import (
     clock_form,
     latency_form,
+    move_clock,
     rate_limit_form,
+    read_deleted_cursor,
     read_fault,
     read_latency,
     read_rate_limit,
     record_form,
-    refuse_unknown,
     scripted_fault_form,
     session_form,
+    thread_form,
 )
-from chatkit_async.emulator._replies import error_body, to_json
+from chatkit_async.emulator._replies import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from chatkit_async.emulator._emulator import Emulator
     from chatkit_async.emulator._faults import FaultScript
+    from chatkit_async.emulator._threads import ThreadStore
 
 _Item = TypeVar("_Item")
 
@@ -77,14 +79,19 @@ if TYPE_CHECKING:
 class Control:
     """Answers what is asked under `/_emulator/`, by way of the emulator's Python interface."""
 
-    def __init__(self, emulator: Emulator, faults: FaultScript, max_body: int) -> None:
+    def __init__(
+        self, emulator: Emulator, faults: FaultScript, threads: ThreadStore, max_body: int
+    ) -> None:
         self._emulator = emulator
         self._max_body = max_body
         self._script = faults
+        self._store = threads
         self._resources: Mapping[str, Mapping[str, _Handler]] = {
             "state": {"GET": self._state},
             "sessions": {"GET": self._sessions},
             "sessions/*": {"GET": self._session},
+            "threads": {"GET": self._threads, "POST": self._add_thread},
+            "threads/*": {"GET": self._thread, "DELETE": self._delete_thread},
             "requests": {"GET": self._requests, "DELETE": self._clear_requests},
             "requests/*": {"GET": self._request},
             "clock": {"GET": self._clock, "PATCH": self._move_clock},
@@ -133,6 +140,7 @@ class Control:
                 "total": len(emulator.sessions),
                 **Counter(session.status for session in emulator.sessions.values()),
             },
+            "threads": {"total": len(emulator.threads)},
             "requests": {"total": emulator.requests.total, "kept": len(emulator.requests)},
             "connections": emulator.connections,
             **self._settings(asked),
@@ -157,6 +165,30 @@ class Control:
         if session is None:
             raise ApiError(404, f"There is no session '{without_secret(asked.name)}'.")
         return session_form(session)
+
+    def _threads(self, asked: _Asked) -> Mapping[str, JSON]:
+        query = asked.query
+        fitting = [
+            thread for thread in self._store.all() if query.get("user") in (None, thread.user)
+        ]
+        return {
+            "total": len(fitting),
+            "threads": [thread_form(thread) for thread in _latest(fitting, query)],
+        }
+
+    def _add_thread(self, asked: _Asked) -> Mapping[str, JSON]:
+        return thread_form(self._store.create(asked.fields))
+
+    def _thread(self, asked: _Asked) -> Mapping[str, JSON]:
+        thread = self._store.get(asked.name)
+        if thread is None:
+            raise ApiError(404, f"There is no thread '{without_secret(asked.name)}'.")
+        return thread_form(thread)
+
+    def _delete_thread(self, asked: _Asked) -> Mapping[str, JSON]:
+        thread = self._thread(asked)
+        self._store.delete(asked.name)
+        return thread
 
     def _requests(self, asked: _Asked) -> Mapping[str, JSON]:
         query = asked.query
@@ -187,22 +219,7 @@ class Control:
         return clock_form(self._emulator.clock)
 
     def _move_clock(self, asked: _Asked) -> Mapping[str, JSON]:
-        fields, clock = asked.fields, self._emulator.clock
-        frozen = fields.flag("frozen", default=clock.frozen)
-        now = fields.number("now") if "now" in fields else None
-        by = fields.number("advance") if "advance" in fields else 0.0
-        if by < 0:
-            fields.refuse("advance", "expected 0 or more; 'now' goes backwards", "invalid_value")
-        if isinf(float(clock.now() if now is None else now) + by):  # ints would not be infinite
-            fields.refuse("advance", "expected a time that numbers can tell", "invalid_value")
-        refuse_unknown(fields)
-        if frozen:
-            clock.freeze()
-        else:
-            clock.resume()
-        if now is not None:
-            clock.set(now)
-        clock.advance(by)
+        move_clock(asked.fields, self._emulator.clock)
         return self._clock(asked)
 
     def _faults(self, _asked: _Asked) -> Mapping[str, JSON]:
@@ -233,6 +250,7 @@ class Control:
             "latency": latency_form(emulator.latency),
             "off_schema": emulator.off_schema,
             "retired": emulator.retired,
+            "deleted_cursor": emulator.deleted_cursor,
         }
 
     def _set(self, asked: _Asked) -> Mapping[str, JSON]:
@@ -240,14 +258,14 @@ class Control:
         wanted: dict[str, object] = {
             name: read(fields, name) for name, read in _SETTINGS.items() if name in fields
         }
-        refuse_unknown(fields)
+        fields.refuse_unread()
         for name, value in wanted.items():  # all of them, or none
             setattr(emulator, name, value)
         return self._settings(asked)
 
     def _reset(self, asked: _Asked) -> Mapping[str, JSON]:
         seed = asked.fields.whole("seed") if "seed" in asked.fields else None
-        refuse_unknown(asked.fields)
+        asked.fields.refuse_unread()
         self._emulator.reset(seed=seed)
         return self._state(asked)
 
@@ -257,11 +275,13 @@ _SETTINGS: Mapping[str, Callable[[Fields, str], object]] = {
     "latency": read_latency,
     "off_schema": Fields.flag,
     "retired": Fields.flag,
+    "deleted_cursor": read_deleted_cursor,
 }
 
 
 _QUERIES: Mapping[str, Collection[str]] = {
     "GET sessions": ("user", "status", "limit"),
+    "GET threads": ("user", "limit"),
     "GET requests": ("operation", "user", "after", "limit"),
 }
 

@@ -10,7 +10,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 if TYPE_CHECKING:
     from chatkit_async.emulator._fields import JSON
 
-_SECRET = re.compile(r"\bek_\w+")
+_SECRET = re.compile(r"\bek_\w+(?:=|%3[Dd])*")
 _KEY = re.compile(r"\bsk-[\w-]+")
 # Wherever it starts: a key is pasted with its quotes, or with a second "Bearer".
 _REAL_KEY = re.compile(r"(?<![\w-])(?:sk|sess)-([\w-]{40,})", re.ASCII)
@@ -34,6 +34,13 @@ def looks_real(key: str) -> bool:
 def without_secret(text: str) -> str:
     """Return the text without a client secret: someone cancels by secret instead of id."""
     return _SECRET.sub("ek_***", text) if "ek_" in text else text
+
+
+def masked_key(key: str) -> str:
+    """Return an API key as the service echoes it; of one that may be real, nothing."""
+    if len(key) < _TELLING_LENGTH or looks_real(key):
+        return "****"
+    return f"{key[:4]}****{key[-4:]}"
 
 
 def masked_text(text: str) -> str:

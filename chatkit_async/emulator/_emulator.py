@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import evolve, frozen
 
@@ -16,22 +17,27 @@ from chatkit_async.emulator._credentials import looks_real
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._exchange import Exchange
 from chatkit_async.emulator._faults import Fault, FaultScript
+from chatkit_async.emulator._fields import Fields, parse_json, to_json
 from chatkit_async.emulator._latency import Latency, check_latency
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
 from chatkit_async.emulator._limits import Limiter, RateLimit
 from chatkit_async.emulator._server import Server, ServerThread, check_running_loop
 from chatkit_async.emulator._service import Service
+from chatkit_async.emulator._state_file import StateLine, read_state
+from chatkit_async.emulator._threads import DELETED_CURSORS, DeletedCursor
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    import os
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     from aiohttp import web
 
     from chatkit_async.emulator._faults import Body, Drop
     from chatkit_async.emulator._fields import JSON
-    from chatkit_async.emulator._replies import Operation
+    from chatkit_async.emulator._replies import Operation, PageFault
     from chatkit_async.emulator._state import Session
+    from chatkit_async.emulator._threads import Thread
 
 __all__ = ["Emulator"]
 
@@ -47,10 +53,12 @@ class _AtStart:
     latency: Latency
     off_schema: bool
     retired: bool
+    deleted_cursor: DeletedCursor
+    state: tuple[StateLine, ...]
 
 
 class Emulator:
-    """The ChatKit sessions API on a loopback port of this machine.
+    """The ChatKit API on a loopback port of this machine.
 
     `async with Emulator() as emulator:` serves on the running loop;
     `with Emulator() as emulator:` serves on a thread of its own, for blocking code. Several can
@@ -75,7 +83,14 @@ class Emulator:
             documentation shows them, which does not fit the API's schema.
         retired: Whether a create is refused with 410, as it may be once the hosted service has
             ended. What exists can still be cancelled.
-        seed: What session ids, client secrets, request ids, latencies and what happens by chance
+        deleted_cursor: What a list does with a cursor whose thread or item was deleted: `error`
+            refuses it with 400, `ignore` starts the list at its beginning, `accept` continues from
+            where it was.
+        state: A file of JSON lines with what exists from the start, which `reset` returns to:
+            `{"thread": {...}, "items": [...]}` as the API sends them, `{"session": {...}}` with the
+            fields of a create and an optional `id`, and `{"fault": {...}}` and `{"clock": {...}}`
+            as the controls take them.
+        seed: What ids, client secrets, latencies and what happens by chance
             follow from.
         ledger_size: How many requests `requests` keeps.
         max_body: Bytes of a request's body, after decompression; a larger one is refused with 413.
@@ -84,7 +99,9 @@ class Emulator:
 
     Raises:
         ValueError: The host is no loopback address, the port or the latency is out of range, the
-            ledger's size or `max_body` is less than one, one of `api_keys` looks real.
+            ledger's size or `max_body` is less than one, one of `api_keys` looks real, a line of
+            `state` is none of the four kinds.
+        OSError: `state` cannot be read.
         TypeError: `api_keys` or `workflows` is a str instead of a collection of them.
     """
 
@@ -105,6 +122,8 @@ class Emulator:
         faults: Iterable[Fault] = (),
         off_schema: bool = False,
         retired: bool = False,
+        deleted_cursor: DeletedCursor = "error",
+        state: str | os.PathLike[str] | None = None,
         seed: int = 0,
         ledger_size: int = 1000,
         max_body: int = 32 * 1024 * 1024,
@@ -135,6 +154,8 @@ class Emulator:
             latency=check_latency(latency),
             off_schema=off_schema,
             retired=retired,
+            deleted_cursor=_check_deleted_cursor(deleted_cursor),
+            state=() if state is None else read_state(state),
         )
         self._faults = FaultScript(seed, self._at_start.faults)
         self._service = Service(
@@ -146,6 +167,7 @@ class Emulator:
             rate_limit=rate_limit,
             off_schema=off_schema,
             retired=retired,
+            deleted_cursor=deleted_cursor,
         )
         self._exchange = Exchange(
             service=self._service,
@@ -158,7 +180,8 @@ class Emulator:
             max_body=max_body,
             on_request=on_request,
         )
-        self._control = Control(self, self._faults, max_body)
+        self._control = Control(self, self._faults, self._service.threads, max_body)
+        self._load_state()
         self._connection_numbers = itertools.count(1)
         self._server: Server | None = None
         self._thread: ServerThread | None = None
@@ -200,6 +223,70 @@ class Emulator:
     def sessions(self) -> Mapping[str, Session]:
         """The latest 100,000 sessions by id, oldest first. Can be read from any thread."""
         return self._service.sessions
+
+    @property
+    def threads(self) -> Mapping[str, Thread]:
+        """The threads by id, oldest first. Can be read from any thread."""
+        return self._service.threads
+
+    def add_thread(
+        self,
+        *,
+        user: str,
+        title: str | None = None,
+        items: Iterable[str | Mapping[str, JSON]] = (),
+        status: str | Mapping[str, JSON] = "active",
+        created_at: int | None = None,
+        id: str | None = None,  # noqa: A002 - the API's name for it
+    ) -> Thread:
+        """Add a thread, as a conversation in a browser would. Can be called from any thread.
+
+        Args:
+            user: Its user.
+            title: Its title.
+            items: Its items, oldest first: `"user: Hi"`, `"assistant: Hello"`, or an item's fields,
+                of which `id`, `object`, `created_at` and `thread_id` are filled in.
+            status: `active`, `locked` or `closed`, or one of these with a `reason`, such as
+                `{"type": "locked", "reason": "handed over"}`.
+            created_at: Unix seconds. None: the clock's time.
+            id: Its id. None: a new one.
+
+        Raises:
+            ValueError: One of these is not as described, or the id is taken. The message shows no
+                text of the conversation.
+        """
+        given = {"title": title, "created_at": created_at, "id": id}
+        fields: dict[str, object] = {"user": user, "items": [*items], "status": status}
+        fields |= {name: value for name, value in given.items() if value is not None}
+        with _as_value_error():
+            return self._service.threads.create(Fields(_copied(fields)))
+
+    def add_item(self, thread_id: str, item: str | Mapping[str, JSON]) -> Mapping[str, JSON]:
+        """Add an item to a thread, as described at `add_thread`, and return it.
+
+        Raises:
+            KeyError: There is no such thread.
+            ValueError: As for `add_thread`.
+        """
+        thread = self._service.threads[thread_id]
+        with _as_value_error():
+            return self._service.threads.create_item(thread, _copied(item))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete a thread, as another client would.
+
+        Raises:
+            KeyError: There is no such thread.
+        """
+        self._service.threads.delete(thread_id)
+
+    def delete_item(self, thread_id: str, item_id: str) -> None:
+        """Delete an item of a thread.
+
+        Raises:
+            KeyError: There is no such thread or item.
+        """
+        self._service.threads[thread_id].rows.delete(item_id)
 
     @property
     def requests(self) -> Ledger:
@@ -252,6 +339,15 @@ class Emulator:
         self._service.retired = retired
 
     @property
+    def deleted_cursor(self) -> DeletedCursor:
+        """What a list does with a cursor whose thread or item was deleted. It can be set."""
+        return self._service.deleted_cursor
+
+    @deleted_cursor.setter
+    def deleted_cursor(self, deleted_cursor: DeletedCursor) -> None:
+        self._service.deleted_cursor = _check_deleted_cursor(deleted_cursor)
+
+    @property
     def faults(self) -> tuple[Fault, ...]:
         """What is still to go wrong, in the order it is tried."""
         return tuple(line.fault for line in self._faults.lines())
@@ -276,6 +372,7 @@ class Emulator:
         drop: Drop | None = None,
         cut: bool = False,
         off_schema: bool = False,
+        page: PageFault | None = None,
         after: bool = False,
         chance: float = 1.0,
     ) -> Fault:
@@ -288,10 +385,12 @@ class Emulator:
         meets that fault, and none of these.
 
         Args:
-            operation: `create` or `cancel`; None for any request.
+            operation: `create`, `cancel`, `list_threads`, `retrieve_thread`, `delete_thread` or
+                `list_items`; None for any request.
             path: Only requests of this path, such as `/v1/chatkit/sessions/*/cancel`, where `*`
                 stands for anything.
-            user: Only requests to create a session for this user, or to cancel one of theirs.
+            user: Only requests to create a session for this user or to list their threads, and
+                those about one of their sessions or threads.
             with_body: Only requests whose body has these values, by path, such as
                 `{"workflow.id": "wf_1"}`.
             with_headers: Only requests that have these headers.
@@ -310,6 +409,10 @@ class Emulator:
             cut: Promise the whole body in `Content-Length`, send half, close the connection.
             off_schema: Answer as the last example of each method in the API's documentation
                 does, which does not fit the API's schema.
+            page: What is wrong with a page of a list: `empty` has no rows but claims that more
+                follow, `stuck` claims so and returns the cursor that it was sent as its last id,
+                `no_last_id` lacks it, `short_types` and `unknown_types` name its items' types as in
+                the documentation (`user_message`), or as no version of the API does.
             after: Let the request take effect first, then lose or replace the reply.
             chance: How likely the fault is, 0 to 1; `times` counts the requests that it does meet.
                 What happens follows from the emulator's seed and the order of the requests.
@@ -339,6 +442,7 @@ class Emulator:
             drop=drop,
             cut=cut,
             off_schema=off_schema,
+            page=page,
             after=after,
             chance=chance,
         )
@@ -350,7 +454,7 @@ class Emulator:
         self._faults.clear()
 
     def reset(self, *, seed: int | None = None) -> None:
-        """Be as it was made: sessions, requests, faults, limits, latency, the clock, chance.
+        """Be as it was made: sessions, threads, requests, faults, limits, latency, the clock, chance.
 
         What happens then happens as it did the first time. Connections stay open and keep their
         numbers, so do it between requests: one that is being answered ends as it began. Can be
@@ -364,6 +468,7 @@ class Emulator:
         start = self._at_start
         self._clock.restore(start.clock)
         self._service.sessions.reset(start.seed)
+        self._service.threads.reset(start.seed)
         self._requests.reset()
         self._faults.reset(start.seed, start.faults)
         self._exchange.reset(start.seed)
@@ -371,6 +476,8 @@ class Emulator:
         self.latency = start.latency
         self.off_schema = start.off_schema
         self.retired = start.retired
+        self.deleted_cursor = start.deleted_cursor
+        self._load_state()
 
     async def until(self, predicate: Callable[[], bool]) -> None:
         """Wait until something is true of the emulator, such as that a request has arrived.
@@ -434,6 +541,10 @@ class Emulator:
         if thread is not None:
             thread.stop()
 
+    def _load_state(self) -> None:
+        for line in self._at_start.state:
+            line.load(self._clock, self._service, self._faults)
+
     def _refuse_if_serving(self) -> None:
         if self._server is not None or self._thread is not None:
             message = "the emulator serves already; make another one"
@@ -484,3 +595,23 @@ def _check_collection(name: str, value: Collection[str] | None) -> None:
     if isinstance(value, str):
         message = f"{name} is a str: expected a collection of them, such as a set"
         raise TypeError(message)
+
+
+def _check_deleted_cursor(value: DeletedCursor) -> DeletedCursor:
+    if value not in DELETED_CURSORS:
+        message = f"deleted_cursor={value!r}: expected one of {', '.join(DELETED_CURSORS)}"
+        raise ValueError(message)
+    return value
+
+
+def _copied(value: object) -> Any:
+    """Return a JSON value with nothing in it that the caller can change later."""
+    return parse_json(to_json(value))
+
+
+@contextmanager
+def _as_value_error() -> Generator[None]:
+    try:
+        yield
+    except (ApiError, TypeError) as error:  # a TypeError: it cannot be JSON
+        raise ValueError(*error.args) from None

@@ -20,7 +20,7 @@ from chatkit_async.emulator._credentials import masked_headers
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._latency import Latency, draw
 from chatkit_async.emulator._ledger import Changes, Ledger, Record
-from chatkit_async.emulator._replies import Reply, error_body, refusal
+from chatkit_async.emulator._replies import Reply, error_body
 from chatkit_async.emulator._service import Service, route
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 _FAULT = "X-Emulator-Fault"
 _ECHOED = ("OpenAI-Organization", "OpenAI-Project")
+_CAPTURED_HEADERS = {
+    "openai-version": "2020-10-01",
+    "x-openai-proxy-wasm": "v0.1",
+    "cf-cache-status": "DYNAMIC",
+    "strict-transport-security": "max-age=31536000; includeSubDomains; preload",
+    "alt-svc": 'h3=":443"; ma=86400',
+}
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 
 # Linger on, for no time: closing then resets the connection. The struct differs on Windows.
@@ -82,8 +89,8 @@ class Exchange:
         try:
             try:
                 record.receive(await read_body(request, self._max_body))
-            except ApiError as error:
-                reply, fault = refusal(error), None
+            except ApiError as problem:
+                reply, fault = self._service.answer(record, request.headers, problem), None
             else:
                 record.user = self._service.user_of(record)
                 reply, fault = self._reply(record, request.headers)
@@ -103,6 +110,7 @@ class Exchange:
             raise
         finally:
             if not record.number:  # it left before its body was whole
+                record.shrink()
                 self._ledger.append(record)
             self._changes.announce()
             if self._on_request is not None:
@@ -119,7 +127,7 @@ class Exchange:
 
     def _record(self, request: web.BaseRequest, connection: int) -> Record:
         path, _, query = request.raw_path.partition("?")
-        operation, session_id = route(path)
+        operation, about = route(request.method, path)
         return Record(
             connection=connection,
             received_at=self._clock.now(),
@@ -129,7 +137,8 @@ class Exchange:
             headers=masked_headers(request.headers),
             request_id=self._request_id(),
             operation=operation,
-            session_id=session_id,
+            session_id=about if operation == "cancel" else None,
+            thread_id=None if operation == "cancel" else about,
         )
 
     def _reply(self, record: Record, headers: CIMultiDictProxy[str]) -> tuple[Reply, Fault | None]:
@@ -144,17 +153,21 @@ class Exchange:
         if fault is None:
             return self._service.answer(record, headers), None
         reply = Reply() if fault.spares_service else self._service.answer(record, headers)
-        return fault.bend(reply, record.operation), fault
+        return fault.bend(reply), fault
 
     def _headers(
         self, record: Record, asked: CIMultiDictProxy[str], elapsed: float
     ) -> CIMultiDict[str]:
+        milliseconds = str(round(elapsed * 1000))
         headers = CIMultiDict(
             {
                 "Content-Type": "application/json",
                 "Date": _http_date(int(self._clock.now())),
                 "x-request-id": record.request_id,
-                "openai-processing-ms": str(round(elapsed * 1000)),
+                "openai-processing-ms": milliseconds,
+                "x-envoy-upstream-service-time": milliseconds,
+                "cf-ray": f"{record.request_id[4:20]}-LHR",
+                **_CAPTURED_HEADERS,
             }
         )
         for name in _ECHOED:

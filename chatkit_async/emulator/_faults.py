@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 from attrs import define, field, frozen
 from attrs.validators import ge, in_, instance_of, le, optional
 
-from chatkit_async.emulator._fields import JSON, parse_json
-from chatkit_async.emulator._replies import Operation, Reply, error_body, off_schema, to_json
+from chatkit_async.emulator._fields import JSON, parse_json, to_json
+from chatkit_async.emulator._replies import (
+    OPERATIONS,
+    PAGE_FAULTS,
+    SERVER_ERROR_MESSAGE,
+    UNAUTHORIZED_HEADERS,
+    Operation,
+    PageFault,
+    Reply,
+    error_body,
+)
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
@@ -51,7 +60,7 @@ def _check_body(_fault: object, _attribute: object, body: Body | None) -> None:
 class Fault:
     """What goes wrong with a request; `Emulator.fail` says what each field means."""
 
-    operation: Operation | None = field(default=None, validator=in_((None, "create", "cancel")))
+    operation: Operation | None = field(default=None, validator=in_((None, *OPERATIONS)))
     path: str | None = None
     user: str | None = None
     with_body: Mapping[str, JSON] = field(factory=dict[str, JSON])
@@ -70,6 +79,7 @@ class Fault:
     drop: Drop | None = field(default=None, validator=in_((None, "close", "reset")))
     cut: bool = False
     off_schema: bool = False
+    page: PageFault | None = field(default=None, validator=in_((None, *PAGE_FAULTS)))
     after: bool = False
     chance: float = field(default=1.0, validator=[ge(0), le(1)])
 
@@ -79,7 +89,7 @@ class Fault:
             self.status is not None
             or self.body is not None
             or self.content_type is not None
-            or bool(self.headers or self.drip or self.cut or self.off_schema)
+            or bool(self.headers or self.drip or self.cut or self.off_schema or self.page)
         )
         if self.drop is not None and changes_reply:
             message = "a dropped connection has no reply: drop goes with delay and after only"
@@ -87,8 +97,12 @@ class Fault:
         if self.code is not None and (self._error_status is None or self.body is not None):
             message = "code is an error's: it goes with a status of 300 or more and no body"
             raise ValueError(message)
-        if self.off_schema and (self._error_status is not None or self.body is not None):
+        replaced = self._error_status is not None or self.body is not None
+        if self.off_schema and replaced:
             message = "off_schema is how a session is told: it goes with no error and no body"
+            raise ValueError(message)
+        if self.page is not None and (replaced or self.off_schema):
+            message = "page changes a page of a list: it goes with no error, body or off_schema"
             raise ValueError(message)
         if not (changes_reply or self.drop is not None or self.delay):
             message = "a fault must do something: give a status, a delay, drop, cut or another"
@@ -123,18 +137,22 @@ class Fault:
             and all(value in headers.getall(name, ()) for name, value in self.with_headers.items())
         )
 
-    def bend(self, reply: Reply, operation: Operation | None) -> Reply:
+    def bend(self, reply: Reply) -> Reply:
         """Return what the client gets instead of the service's reply."""
         body = reply.body
+        usual: Mapping[str, str] = {}
         if self.body is not None:
             body = _encode(self.body)
         elif self._error_status is not None:
             code = self.code or _CODES.get(self._error_status)
-            message = f"The emulator was told to answer {self._error_status}."
+            told = f"The emulator was told to answer {self._error_status}."
+            message = SERVER_ERROR_MESSAGE if self._error_status == 500 else told  # noqa: PLR2004
             body = error_body(self._error_status, message, param=None, code=code)
-        elif self.off_schema and reply.session is not None and operation is not None:
-            body = off_schema(operation, reply.session)
-        headers = {**reply.headers, **self.headers}
+            if self._error_status == 401:  # noqa: PLR2004
+                usual = UNAUTHORIZED_HEADERS
+        elif reply.shaped is not None and (self.off_schema or self.page is not None):
+            body = reply.shaped("off_schema" if self.off_schema else self.page)
+        headers = {**reply.headers, **usual, **self.headers}
         if self.content_type is not None:
             headers["Content-Type"] = self.content_type
         return Reply(
@@ -316,6 +334,7 @@ _VALUES: Mapping[str, Callable[[str], object]] = {
     "delay": float,
     "drip": float,
     "drop": str,
+    "page": str,
     "chance": float,
 }
 _HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")

@@ -32,6 +32,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def to_json(content: object) -> bytes:
+    """Encode as the API does: compact, ASCII, no NaN."""
+    return _encode(content).encode()
 
 
 def parse_json(body: bytes) -> JSON | bytes:
@@ -75,6 +81,13 @@ class Fields:
         """Return the paths of the fields that nobody asked for."""
         return [self._path_of(name) for name in self._unread]
 
+    def refuse_unread(self) -> None:
+        """Refuse the fields that nobody asked for, because a misspelt one would have no effect."""
+        unknown = self.unread()
+        if unknown:
+            message = f"Unknown: {', '.join(map(repr, unknown))}."
+            raise ApiError(400, message, param=unknown[0], code="unknown_parameter")
+
     def refuse(self, name: str, reason: str, code: str) -> NoReturn:
         """Say what is wrong with a field's value."""
         path = self._path_of(name)
@@ -114,7 +127,7 @@ class Fields:
             self.refuse_type(name, "an object", value)
         return value
 
-    def text(self, name: str, *, min_length: int = 0) -> str:
+    def text(self, name: str, *, min_length: int = 0, max_length: int | None = None) -> str:
         """Return a string."""
         value = self.take(name)
         if not isinstance(value, str):
@@ -122,11 +135,22 @@ class Fields:
         if len(value) < min_length:
             reason = f"expected a length of at least {min_length}"
             self.refuse(name, reason, "string_below_min_length")
+        if max_length is not None and len(value) > max_length:
+            reason = f"expected a length of at most {max_length}"
+            self.refuse(name, reason, "string_above_max_length")
         return value
 
-    def optional_text(self, name: str) -> str | None:
+    def optional_text(
+        self, name: str, *, min_length: int = 0, max_length: int | None = None
+    ) -> str | None:
         """Return a string; None when it is not there."""
-        return self.text(name) if name in self._fields else None
+        if name not in self._fields:
+            return None
+        return self.text(name, min_length=min_length, max_length=max_length)
+
+    def optional_whole(self, name: str, default: int) -> int:
+        """Return an integer, or the default when it is not there."""
+        return self.whole(name) if name in self._fields else default
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return a boolean."""

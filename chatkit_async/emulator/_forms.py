@@ -14,6 +14,8 @@ from chatkit_async.emulator._faults import Fault, ScriptedFault
 from chatkit_async.emulator._fields import JSON, Fields
 from chatkit_async.emulator._latency import Exponential, Latency, LogNormal, Uniform
 from chatkit_async.emulator._limits import FixedWindow, RateLimit, TokenBucket
+from chatkit_async.emulator._replies import thread_resource
+from chatkit_async.emulator._threads import DELETED_CURSORS, DeletedCursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from chatkit_async.emulator._clock import Clock
     from chatkit_async.emulator._ledger import Record
     from chatkit_async.emulator._state import Session
+    from chatkit_async.emulator._threads import Thread
 
 _Built = TypeVar("_Built", bound=attrs.AttrsInstance)
 _Choice = TypeVar("_Choice")
@@ -34,6 +37,11 @@ _UNSAID = attrs.asdict(Fault(status=200), recurse=False) | {"status": None}
 def clock_form(clock: Clock) -> dict[str, JSON]:
     """Return what time it is."""
     return {"now": clock.now(), "frozen": clock.frozen}
+
+
+def thread_form(thread: Thread) -> dict[str, JSON]:
+    """Return a thread and how many items it has."""
+    return {**thread_resource(thread), "items": len(thread.rows)}
 
 
 def session_form(session: Session) -> dict[str, JSON]:
@@ -70,6 +78,7 @@ def record_form(record: Record) -> dict[str, JSON]:
         "request_id": record.request_id,
         "operation": record.operation,
         "session_id": record.session_id,
+        "thread_id": record.thread_id,
         "user": record.user,
         "body": body,
         "body_size": record.body_size,
@@ -161,16 +170,37 @@ def read_latency(fields: Fields, name: str) -> Latency:
     return _build(_choose(latency, "distribution", _DISTRIBUTIONS), latency)
 
 
-def refuse_unknown(fields: Fields) -> None:
-    """Refuse what is left of an object: a misspelt field would do nothing, and nobody knew.
+def read_deleted_cursor(fields: Fields, name: str) -> DeletedCursor:
+    """Read what happens to a cursor that was deleted.
 
     Raises:
-        ApiError: 400.
+        ApiError: 400, for what is none.
     """
-    unknown = fields.unread()
-    if unknown:
-        message = f"Unknown: {', '.join(map(repr, unknown))}."
-        raise ApiError(400, message, param=unknown[0], code="unknown_parameter")
+    return _choose(fields, name, {each: each for each in DELETED_CURSORS})
+
+
+def move_clock(fields: Fields, clock: Clock) -> None:
+    """Set a clock to `now`, `advance` it, and let it be `frozen` or run.
+
+    Raises:
+        ApiError: 400, for what cannot be. The clock is left as it is.
+    """
+    frozen = fields.flag("frozen", default=clock.frozen)
+    now = fields.number("now") if "now" in fields else None
+    by = fields.number("advance") if "advance" in fields else 0.0
+    if by < 0:
+        fields.refuse("advance", "expected 0 or more; 'now' goes backwards", "invalid_value")
+    # float(): ints would not be infinite
+    if math.isinf(float(clock.now() if now is None else now) + by):
+        fields.refuse("advance", "expected a time that numbers can tell", "invalid_value")
+    fields.refuse_unread()
+    if frozen:
+        clock.freeze()
+    else:
+        clock.resume()
+    if now is not None:
+        clock.set(now)
+    clock.advance(by)
 
 
 def _choose(fields: Fields, name: str, choices: Mapping[str, _Choice]) -> _Choice:
@@ -186,7 +216,7 @@ def _build(kind: type[_Built], fields: Fields) -> _Built:
         for field in attrs.fields(kind)
         if field.name in fields or field.default is attrs.NOTHING
     }
-    refuse_unknown(fields)
+    fields.refuse_unread()
     try:
         return kind(**given)
     except ValueError as error:
@@ -243,6 +273,7 @@ _READERS: Mapping[str, Callable[[Fields, str], object]] = {
     "drop": Fields.text,
     "cut": Fields.flag,
     "off_schema": Fields.flag,
+    "page": Fields.text,
     "after": Fields.flag,
     "chance": Fields.number,
     # of rate limits

@@ -47,7 +47,7 @@ class Record:
     method: str
     path: str = field(converter=masked_text)
     """As it came over the wire: still percent-encoded, without the query."""
-    query: str = field(converter=masked_text)
+    query: str
     """As it came over the wire; empty if there is none."""
     headers: Mapping[str, str] = field(repr=False)
     """Case-insensitive; of an API key no more than its last four characters are left."""
@@ -57,8 +57,10 @@ class Record:
     """What the path stands for; None if nothing."""
     session_id: str | None = field(default=None, converter=optional(masked_text))
     """The session that was created, or asked to be cancelled."""
+    thread_id: str | None = field(default=None, converter=optional(masked_text))
+    """The thread that was retrieved or deleted, or whose items were listed."""
     user: str | None = None
-    """The user that the session is for; None if that is not known."""
+    """The user of the session or thread, or the one whose threads were listed; None if unknown."""
     content: bytes = field(default=b"", repr=False)
     """The first 64 KiB of the body, decompressed; empty if the body was refused."""
     body_size: int = 0
@@ -97,6 +99,7 @@ class Record:
     def shrink(self) -> None:
         """Keep of the request what a ledger of many can hold."""
         self._value = None
+        self.query = masked_text(self.query)
         self.content = self.content[:MAX_KEPT_BODY]
         self.user = self.user and self.user[:MAX_KEPT_BODY]
         self.unknown_fields = tuple(

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from attrs import field, frozen
 
-from chatkit_async.emulator._state import Session
+from chatkit_async.emulator._fields import JSON, to_json
 
 if TYPE_CHECKING:
     from chatkit_async.emulator._errors import ApiError
+    from chatkit_async.emulator._state import Session
+    from chatkit_async.emulator._threads import Thread
 
-Operation: TypeAlias = Literal["create", "cancel"]
+Operation: TypeAlias = Literal[
+    "create", "cancel", "list_threads", "retrieve_thread", "delete_thread", "list_items"
+]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+PageFault: TypeAlias = Literal["empty", "stuck", "no_last_id", "short_types", "unknown_types"]
+PAGE_FAULTS: tuple[PageFault, ...] = get_args(PageFault)
+Shape: TypeAlias = PageFault | Literal["off_schema"] | None
+"""How a reply departs from the published schema; None if it does not."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_UNDOCUMENTED = ("created_at", "thread_id", "status", "user", "inference_options", "annotations")
+
+UNAUTHORIZED_HEADERS: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="OpenAI API"'}
+SERVER_ERROR_MESSAGE = "The server had an error while processing your request. Sorry about that!"
 
 
 @frozen(kw_only=True)
 class Reply:
-    """A reply before it is sent; `session` is the one it tells of."""
+    """A reply before it is sent; `shaped` returns its body in another shape."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(factory=dict[str, str])
-    session: Session | None = None
-
-
-def to_json(content: object) -> bytes:
-    """Encode as the API does: compact, ASCII, no NaN."""
-    return _encode(content).encode()
+    shaped: Callable[[Shape], bytes] | None = None
 
 
 def error_body(status: int, message: str, *, param: str | None, code: str | None) -> bytes:
@@ -50,6 +56,16 @@ def refusal(error: ApiError) -> Reply:
     """Return the reply that an error becomes."""
     body = error_body(error.status, error.message, param=error.param, code=error.code)
     return Reply(status=error.status, body=body, headers=error.headers)
+
+
+def reply_with(body: Callable[[Shape], bytes], shape: Shape) -> Reply:
+    """Return the reply whose body is made in a shape, and can be made in another."""
+    return Reply(body=body(shape), shaped=body)
+
+
+def session_body(operation: Operation, session: Session, shape: Shape) -> bytes:
+    """Return a session."""
+    return off_schema(operation, session) if shape == "off_schema" else resource(session)
 
 
 def resource(session: Session) -> bytes:
@@ -117,3 +133,81 @@ def off_schema(operation: Operation, session: Session) -> bytes:
             "cancelled_at": session.cancelled_at,
         }
     )
+
+
+def thread_resource(thread: Thread) -> dict[str, JSON]:
+    """Return a thread as the published schema's ThreadResource."""
+    return {
+        "id": thread.id,
+        "object": "chatkit.thread",
+        "created_at": thread.created_at,
+        "title": thread.title,
+        "status": {**thread.status},
+        "user": thread.user,
+    }
+
+
+def thread_body(thread: Thread, shape: Shape) -> bytes:
+    """Return a thread, off its schema with its items as in the documentation's example."""
+    if shape != "off_schema":
+        return to_json(thread_resource(thread))
+    embedded: JSON = {"data": [{**item} for item in thread.items], "has_more": False}
+    return to_json(_documented({**thread_resource(thread), "items": embedded}))
+
+
+def deleted_body(thread: Thread, _shape: Shape) -> bytes:
+    """Return what is left of a thread that was deleted."""
+    return to_json({"id": thread.id, "object": "chatkit.thread.deleted", "deleted": True})
+
+
+def page_body(
+    rows: Sequence[Mapping[str, JSON]], shape: Shape, *, has_more: bool, after: str | None
+) -> bytes:
+    """Return a page of a list, misbehaving if its shape says so.
+
+    Args:
+        rows: Threads or items.
+        shape: What is wrong with the page.
+        has_more: True if more of them follow.
+        after: The cursor that was sent; a page that is stuck returns it as its last id.
+    """
+    page: dict[str, JSON] = {
+        "object": "list",
+        "data": [{**row} for row in rows],
+        "first_id": rows[0]["id"] if rows else None,
+        "last_id": rows[-1]["id"] if rows else None,
+        "has_more": has_more,
+    }
+    match shape:
+        case "empty":
+            page |= {"data": [], "first_id": None, "last_id": None, "has_more": True}
+        case "stuck":
+            page |= {"has_more": True, "last_id": page["last_id"] if after is None else after}
+        case "no_last_id":
+            del page["last_id"]
+        case "short_types":
+            page["data"] = [_with_short_type(row) for row in rows]
+        case "unknown_types":
+            page["data"] = [row | {"type": "chatkit.unknown"} for row in map(dict, rows)]
+        case "off_schema":
+            page["data"] = _documented(page["data"])
+            del page["first_id"], page["last_id"]
+        case None:
+            pass
+    return to_json(page)
+
+
+def _with_short_type(row: Mapping[str, JSON]) -> dict[str, JSON]:
+    if "type" not in row:  # a thread
+        return {**row}
+    return {**row, "type": str(row["type"]).removeprefix("chatkit.")}
+
+
+def _documented(value: JSON) -> JSON:
+    """Return a thread or an item with what the documentation's examples show."""
+    if isinstance(value, list):
+        return [_documented(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    shown = {name: _documented(v) for name, v in value.items() if name not in _UNDOCUMENTED}
+    return _with_short_type(shown)

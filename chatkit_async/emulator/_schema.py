@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TypeAlias
+from urllib.parse import parse_qsl
 
 from attrs import frozen
 
@@ -15,6 +17,10 @@ StateVariable: TypeAlias = str | int | float | bool
 MAX_STATE_VARIABLES = 64
 MAX_STATE_VARIABLE_KEY = 64
 MAX_STATE_VARIABLE_TEXT = 10 * 1024 * 1024
+MAX_PAGE_SIZE = 100
+MAX_USER_FILTER = 512
+
+_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
 @frozen(kw_only=True)
@@ -34,6 +40,65 @@ class CreateParameters:
     max_files: int
     history: bool
     recent_threads: int | None
+
+
+@frozen(kw_only=True)
+class PageQuery:
+    """Which page of a list was asked for, the defaults filled in."""
+
+    limit: int
+    ascending: bool
+    after: str | None
+    before: str | None
+    user: str | None = None
+
+
+def query_fields(query: str) -> dict[str, JSON]:
+    """Return the parameters of a query; of those that are repeated, the last."""
+    return {**dict(parse_qsl(query, keep_blank_values=True))}
+
+
+def read_page_query(query: str, *, by_user: bool) -> tuple[PageQuery, tuple[str, ...]]:
+    """Check the query of a request for a page.
+
+    Args:
+        query: The query.
+        by_user: True if `user` is one that the list knows.
+
+    Returns:
+        The parameters, and the names of those that the schema does not know.
+
+    Raises:
+        ApiError: 400 for the first parameter that breaks the schema, named as `param`.
+    """
+    fields = Fields(query_fields(query))
+    order = fields.text("order") if "order" in fields else "desc"
+    if order not in ("asc", "desc"):
+        fields.refuse("order", "expected 'asc' or 'desc'", "invalid_value")
+    page = PageQuery(
+        limit=_limit(fields),
+        ascending=order == "asc",
+        after=fields.optional_text("after"),
+        before=fields.optional_text("before"),
+        user=(
+            fields.optional_text("user", min_length=1, max_length=MAX_USER_FILTER)
+            if by_user
+            else None
+        ),
+    )
+    return page, tuple(fields.unread())
+
+
+def _limit(fields: Fields) -> int:
+    text = fields.text("limit") if "limit" in fields else "20"
+    if _INTEGER.fullmatch(text) is None:
+        fields.refuse("limit", "expected an integer", "invalid_type")
+    limit = int(text)
+    if limit < 0:
+        fields.refuse("limit", "expected at least 0", "integer_below_min_value")
+    if limit > MAX_PAGE_SIZE:
+        fields.refuse("limit", f"expected at most {MAX_PAGE_SIZE}", "integer_above_max_value")
+    return limit
 
 
 def read_create(body: JSON | bytes) -> tuple[CreateParameters, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import deque
 from collections.abc import Iterator, Mapping
 from random import Random
@@ -20,7 +21,19 @@ MAX_SESSIONS = 100_000
 MAX_SESSION_BYTES = 256 * 1024 * 1024
 """Bytes of the bodies that the kept sessions were created with."""
 
+_NUMBER_OF_TIME = 0xFFFFFFFF  # as many bits of the time as an id begins with
+
 SessionStatus: TypeAlias = Literal["active", "expired", "cancelled"]
+
+
+def new_id(prefix: str, created_at: int, random: Random) -> str:
+    """Return an id as the service makes them: 48 hex digits, which begin with the time."""
+    return f"{prefix}_{created_at & _NUMBER_OF_TIME:08x}{random.getrandbits(160):040x}"
+
+
+def _new_secret(expires_at: int, random: Random) -> str:
+    expiry = base64.b64encode(f'{{"expires_at": {expires_at}}}'.encode()).decode()
+    return f"ek_{random.getrandbits(192):048x}_00{expiry}"
 
 
 @define(kw_only=True, eq=False)
@@ -92,6 +105,7 @@ class SessionStore(Mapping[str, Session]):
         organization: str | None,
         project: str | None,
         size: int = 0,
+        session_id: str | None = None,
     ) -> Session:
         """Make a session, and forget the oldest ones beyond what is kept.
 
@@ -102,13 +116,16 @@ class SessionStore(Mapping[str, Session]):
             organization: What `OpenAI-Organization` said.
             project: What `OpenAI-Project` said.
             size: Bytes of the request's body.
+            session_id: Its id. None: a new one.
         """
         now = int(self._clock.now())
+        expires_at = now + parameters.expires_in
+        drawn = new_id("cksess", now, self._random)
         session = Session(
-            id=f"cksess_{self._random.getrandbits(128):032x}",
-            client_secret=f"ek_{self._random.getrandbits(256):064x}",
+            id=drawn if session_id is None else session_id,
+            client_secret=_new_secret(expires_at, self._random),
             created_at=now,
-            expires_at=now + parameters.expires_in,
+            expires_at=expires_at,
             organization=organization,
             project=project,
             parameters=parameters,

@@ -190,6 +190,25 @@ def test_it_is_retired_if_told(invoke, server, arguments, retired):
     assert server[0].retired is retired
 
 
+@pytest.mark.parametrize("deleted_cursor", ["error", "ignore", "accept"])
+def test_what_it_does_with_a_deleted_cursor(invoke, server, deleted_cursor):
+    assert invoke("emulator", "--deleted-cursor", deleted_cursor).exit_code == 0
+    assert server[0].deleted_cursor == deleted_cursor
+
+
+def test_state_file_is_loaded(invoke, server, tmp_path):
+    file = tmp_path / "state.jsonl"
+    file.write_text('{"thread": {"user": "ada"}, "items": ["user: Hi"]}\n', encoding="utf-8")
+    assert invoke("emulator", "--state", str(file)).exit_code == 0
+    assert [thread.user for thread in server[0].threads.values()] == ["ada"]
+
+    file.write_text('{"thread": {"user": "ada"}}\n{"threat": {}}\n', encoding="utf-8")
+    refused = invoke("emulator", "--state", str(file))
+    assert refused.exit_code == 2
+    assert f"{file}, line 2: " in refused.stderr
+    assert invoke("emulator", "--state", str(tmp_path)).exit_code == 2
+
+
 @pytest.mark.parametrize(("arguments", "off_schema"), [([], False), (["--off-schema"], True)])
 def test_it_keeps_to_the_schema_unless_told_otherwise(invoke, server, arguments, off_schema):
     assert invoke("emulator", *arguments).exit_code == 0

@@ -31,12 +31,14 @@ async def test_the_state_at_a_glance(create, cancel, control, emulator):
         "base_url": emulator.base_url,
         "clock": {"now": emulator.clock.now(), "frozen": True},
         "sessions": {"total": 2, "cancelled": 1, "active": 1},
+        "threads": {"total": 0},
         "requests": {"total": 3, "kept": 3},
         "connections": 2,
         "rate_limit": None,
         "latency": 0.0,
         "off_schema": False,
         "retired": False,
+        "deleted_cursor": "error",
         "faults": [{"number": 1, "met": 0, "times": None, "status": 500}],
     }
 
@@ -160,6 +162,7 @@ async def test_a_request_is_shown_with_its_credentials_masked(http, control, emu
         "request_id": emulator.requests[0].request_id,
         "operation": "create",
         "session_id": None,
+        "thread_id": None,
         "user": "user_123",
         "body": {**wanted, "note": ["sk-***", {"ek_***": 5}]},
         "body_size": 99,

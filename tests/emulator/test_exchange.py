@@ -199,6 +199,22 @@ async def test_a_project_that_is_no_ascii_is_not_echoed(connect, raw_create, hea
     assert b"project" not in reply.lower()
 
 
+async def test_every_reply_has_the_captured_headers(http, emulator):
+    async with http.get("models") as response:
+        headers = response.headers
+
+    request_id = emulator.requests[-1].request_id
+    assert headers["x-request-id"] == request_id
+    assert headers["openai-version"] == "2020-10-01"
+    assert headers["x-envoy-upstream-service-time"] == headers["openai-processing-ms"]
+    assert headers["cf-ray"] == f"{request_id[4:20]}-LHR"
+    assert {"cf-cache-status", "strict-transport-security", "alt-svc"} <= {
+        name.lower() for name in headers
+    }
+    assert not [name for name in headers if name.lower().startswith("x-ratelimit-")]
+    assert "Retry-After" not in headers
+
+
 async def test_every_reply_says_how_long_it_took(http):
     async with http.get("models") as response:
         assert int(response.headers["openai-processing-ms"]) >= 0

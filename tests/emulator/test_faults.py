@@ -49,6 +49,34 @@ async def test_an_error_has_the_code_asked_for_or_the_usual_one(
     assert (await create())[1]["error"]["code"] == expected
 
 
+async def test_errors_are_as_the_service_words_them(http, wanted, emulator):
+    emulator.fail(status=500)
+    async with http.post("chatkit/sessions", json=wanted) as response:
+        assert (await response.json())["error"] == {
+            "message": "The server had an error while processing your request. Sorry about that!",
+            "type": "server_error",
+            "param": None,
+            "code": None,
+        }
+        assert "WWW-Authenticate" not in response.headers
+    emulator.fail(status=401)
+    async with http.post("chatkit/sessions", json=wanted) as response:
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="OpenAI API"'
+    emulator.fail(status=401, headers={"WWW-Authenticate": "Basic"})
+    async with http.post("chatkit/sessions", json=wanted) as response:
+        assert response.headers["WWW-Authenticate"] == "Basic"
+
+
+@pytest.mark.parametrize(
+    "given", [{"status": 503}, {"body": "x"}, {"off_schema": True}, {"drop": "close"}]
+)
+def test_page_fault_alone_shapes_the_reply(given):
+    with pytest.raises(ValueError, match=r"page|drop"):
+        Fault(page="empty", **given)
+    with pytest.raises(ValueError, match="page"):
+        Fault(page="full")
+
+
 async def test_a_success_status_leaves_the_reply_and_its_effect(create, emulator):
     emulator.fail(status=201)
 

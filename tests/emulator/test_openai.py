@@ -6,6 +6,7 @@ import asyncio
 
 import openai
 import pytest
+from conversation import CONVERSATION
 
 from chatkit_async.emulator import Emulator, TokenBucket
 
@@ -37,12 +38,25 @@ class Blocking:
             api_key=emulator.api_key, base_url=emulator.base_url, **OPTIONS | options
         )
         self.sessions = self._client.beta.chatkit.sessions
+        self.threads = self._client.beta.chatkit.threads
 
     async def create(self, **params):
         return await asyncio.to_thread(self.sessions.create, **params)
 
     async def cancel(self, session_id):
         return await asyncio.to_thread(self.sessions.cancel, session_id)
+
+    async def retrieve(self, thread_id):
+        return await asyncio.to_thread(self.threads.retrieve, thread_id)
+
+    async def delete(self, thread_id):
+        return await asyncio.to_thread(self.threads.delete, thread_id)
+
+    async def list(self, **params):
+        return await asyncio.to_thread(lambda: list(self.threads.list(**params)))
+
+    async def list_items(self, thread_id, **params):
+        return await asyncio.to_thread(lambda: list(self.threads.list_items(thread_id, **params)))
 
     async def close(self):
         self._client.close()
@@ -57,6 +71,14 @@ class Async:
         )
         self.create = self._client.beta.chatkit.sessions.create
         self.cancel = self._client.beta.chatkit.sessions.cancel
+        self.threads = self._client.beta.chatkit.threads
+        self.retrieve, self.delete = self.threads.retrieve, self.threads.delete
+
+    async def list(self, **params):
+        return [thread async for thread in self.threads.list(**params)]
+
+    async def list_items(self, thread_id, **params):
+        return [item async for item in self.threads.list_items(thread_id, **params)]
 
     async def close(self):
         await self._client.close()
@@ -147,7 +169,7 @@ async def test_a_session_that_does_not_exist_is_not_found(client):
     with pytest.raises(openai.NotFoundError) as refusal:
         await client.cancel("cksess_unknown")
 
-    assert refusal.value.param == "session_id"
+    assert "Chatkit Session with id \u2018cksess_unknown\u2019" in refusal.value.message
 
 
 async def test_a_workflow_of_another_project_is_not_found(connect):
@@ -186,3 +208,53 @@ async def test_its_strict_validation_refuses_what_is_off_schema(client, emulator
         await client.create(user="ada", workflow={"id": "wf_123"})
     with pytest.raises(openai.APIResponseValidationError):
         await client.cancel(session.id)
+
+
+async def test_threads_are_listed_read_and_deleted(client, emulator):
+    statuses = ("active", "locked", "closed", "active", "active")
+    threads = [
+        emulator.add_thread(user="ada", title=title, status=status)
+        for title, status in zip([None, "b", "c", "d", "e"], statuses, strict=True)
+    ]
+    emulator.add_thread(user="bob")
+
+    listed = await client.list(user="ada", limit=2, order="asc")
+
+    assert [(thread.id, thread.title) for thread in listed] == [
+        (thread.id, thread.title) for thread in threads
+    ]
+    assert [thread.status.type for thread in listed] == list(statuses)
+    assert await client.retrieve(threads[1].id) == listed[1]
+    deleted = await client.delete(threads[1].id)
+    assert (deleted.id, deleted.deleted) == (threads[1].id, True)
+    assert threads[1].id not in [thread.id for thread in await client.list()]
+    for method in (client.retrieve, client.delete, client.list_items):
+        with pytest.raises(openai.NotFoundError) as refusal:
+            await method(threads[1].id)
+        assert (refusal.value.param, refusal.value.code) == (None, None)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_items_of_every_kind_are_listed(client, emulator, order, limit):
+    thread = emulator.add_thread(user="ada", items=CONVERSATION)
+
+    items = await client.list_items(thread.id, order=order, limit=limit)
+
+    kept = list(thread.items) if order == "asc" else list(reversed(thread.items))
+    assert [item.to_dict() for item in items] == kept
+
+
+async def test_parameters_that_it_passes_on_are_refused(client):
+    for params, param in [({"limit": 101}, "limit"), ({"order": "up"}, "order")]:
+        with pytest.raises(openai.BadRequestError) as refusal:
+            await client.list(**params)
+        assert refusal.value.param == param
+
+
+async def test_it_stops_where_a_page_is_empty(client, emulator):
+    for _ in range(5):
+        emulator.add_thread(user="ada")
+    emulator.fail(operation="list_threads", page="empty", every=2)
+
+    assert len(await client.list(limit=2)) == 2

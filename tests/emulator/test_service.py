@@ -66,8 +66,12 @@ async def test_cancelling_what_does_not_exist_is_a_404(cancel):
     status, error = error_of(await cancel("cksess_unknown"))
 
     assert status == 404
-    assert error["param"] == "session_id"
-    assert "cksess_unknown" in error["message"]
+    assert error == {
+        "message": "Chatkit Session with id \u2018cksess_unknown\u2019 not found.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
 
 
 async def test_cancel_takes_no_body_and_no_content_type(create, http):
@@ -155,8 +159,50 @@ async def test_a_key_that_was_not_named_is_refused_and_not_echoed(wanted, header
         status, text = await status_and_text("sk-unknown-to-the-test")
 
     assert status == 401
-    assert json.loads(text)["error"]["code"] == "invalid_api_key"
-    assert "sk-unknown" not in text
+    assert json.loads(text)["error"] == {
+        "message": "Incorrect API key provided: sk-u****test. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "invalid_api_key",
+    }
+
+
+@pytest.mark.parametrize("key", ["sk-short", "sk-proj-" + "Ab3" * 16, "x sk-" + "Ab3" * 16])
+async def test_key_that_tells_too_much_is_not_echoed(create, wanted, headers, key):
+    authorization = {**headers, "Authorization": f"Bearer {key}"}
+    async with (
+        Emulator(api_keys=[], allow_real_keys=True) as emulator,
+        aiohttp.ClientSession(f"{emulator.base_url}/", headers=authorization) as http,
+        http.post("chatkit/sessions", json=wanted) as response,
+    ):
+        text = await response.text()
+
+    assert "Incorrect API key provided: ****. You" in text
+
+
+BODIES = {
+    "none": {},
+    "no JSON": {"data": b"{", "headers": {"Content-Type": "application/json"}},
+    "off schema": {"json": {}},
+    "text": {"data": "x"},
+    "too large": {"data": b"x" * 101},
+    "not gzip": {"data": b"x", "headers": {"Content-Encoding": "gzip"}},
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("key", ["Bearer wrong-key-of-some-length", "Basic x", ""])
+async def test_key_is_checked_before_the_body(body, key):
+    options = {**BODIES[body]}
+    options["headers"] = {**options.get("headers", {}), "Authorization": key}
+    async with (
+        Emulator(api_keys=[], max_body=100) as emulator,
+        aiohttp.ClientSession(f"{emulator.base_url}/") as http,
+        http.post("chatkit/sessions", **options) as response,
+    ):
+        assert response.status == 401
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="OpenAI API"'
 
 
 @pytest.mark.parametrize("beta", ["", "chatkit_beta=v2", "assistants=v2"])
@@ -283,7 +329,12 @@ async def test_another_method_than_post_is_a_405(http, method, path):
 
     assert status == 405
     assert response.headers["Allow"] == "POST"
-    assert error["code"] == "method_not_supported"
+    assert error == {
+        "message": f"Invalid method for URL ({method} /v1/{path})",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -309,4 +360,5 @@ async def test_a_session_id_is_one_segment_decoded_once(http, emulator, raw, ses
 
 
 def test_a_slash_that_is_not_escaped_makes_another_path():
-    assert route("/v1/chatkit/sessions/a/b/cancel") == (None, None)
+    assert route("POST", "/v1/chatkit/sessions/a/b/cancel") == (None, None)
+    assert route("GET", "/v1/chatkit/threads/a/b/items") == (None, None)

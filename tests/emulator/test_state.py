@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import base64
+import json
+import re
 import threading
+from urllib.parse import quote
 
 import pytest
 
 from chatkit_async.emulator import _state
+from chatkit_async.emulator._credentials import masked_text
 from chatkit_async.emulator._schema import read_create
 from chatkit_async.emulator._state import SessionStore
 
@@ -94,11 +99,28 @@ def test_ids_and_secrets_follow_from_the_seed(clock, parameters):
     assert not set(names(1)) & set(names(2))
 
 
-def test_ids_and_secrets_look_like_those_of_the_service(make):
+def test_ids_and_secrets_look_like_those_of_the_service(make, clock):
     session = make()
 
-    assert session.id.startswith("cksess_")
-    assert session.client_secret.startswith("ek_")
+    time = f"{int(clock.now()):08x}"
+    assert re.fullmatch(f"cksess_{time}[0-9a-f]{{40}}", session.id)
+    digits, _, expiry = session.client_secret.partition("_00")
+    assert re.fullmatch("ek_[0-9a-f]{48}", digits)
+    assert expiry.endswith("=")
+    assert json.loads(base64.b64decode(expiry)) == {"expires_at": session.expires_at}
+
+
+@pytest.mark.parametrize("now", [-1, 0, 2**40])
+def test_ids_are_as_long_at_any_time(make, clock, now):
+    clock.set(now)
+    assert len(make().id) == len("cksess_") + 48
+
+
+def test_the_secret_is_masked_whole(make):
+    secret = make().client_secret
+
+    assert masked_text(f"/{secret}/cancel") == "/ek_***/cancel"
+    assert masked_text(quote(secret, safe="")) == "ek_***"
 
 
 def test_the_secret_is_not_in_a_repr(make, store):
