@@ -192,7 +192,7 @@ def page_body(
         case "off_schema":
             page["data"] = _documented(page["data"])
             del page["first_id"], page["last_id"]
-        case None:
+        case _:
             pass
     return to_json(page)
 

@@ -28,7 +28,7 @@ def test_the_demo_shows_the_whole_job_without_a_key(invoke):
         r"2\. Create a session",
         r"status    active",
         r"3\. What the browser gets",
-        r'\{"client_secret": "ek_\*{10}\w{4}"\}',
+        r'\{"client_secret": "ek_\*{10}\w{3}="\}',
         r"4\. Cancel it",
         r"status  cancelled",
         r"5\. 20 at once",
@@ -62,7 +62,7 @@ def test_the_demo_does_not_mind_a_wrong_environment(invoke, environment):
 
 def test_the_secret_is_shown_when_asked_for(invoke):
     result = invoke("demo", "--sessions=1", "--show-secret")
-    assert re.search(r'\{"client_secret": "ek_\w{60,}"\}', result.stdout)
+    assert re.search(r'\{"client_secret": "ek_\w{60,}="\}', result.stdout)
     assert "Masked" not in result.stdout
 
 
