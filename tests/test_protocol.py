@@ -8,6 +8,7 @@ import pickle
 import traceback
 from datetime import UTC, datetime
 from enum import Enum
+from types import SimpleNamespace
 from urllib.parse import quote, unquote
 
 import pytest
@@ -122,6 +123,18 @@ def test_latest_version_is_warned_of(workflow):
         "workflow.version='latest' is accepted by the API but fails in the browser. "
         "Leave the version out to run the latest one."
     )
+
+
+def test_latest_version_is_warned_of_without_a_caller(monkeypatch):
+    module = {"__name__": "chatkit_async.sessions"}
+    code = SimpleNamespace(co_filename="sessions.py")
+    outermost = SimpleNamespace(f_back=None, f_globals=module, f_code=code, f_lineno=3)
+    monkeypatch.setattr(_protocol, "currentframe", lambda: outermost)
+
+    with pytest.warns(UserWarning, match="latest") as caught:
+        _protocol.warn_of_latest({"version": "latest"})
+
+    assert (caught[0].filename, caught[0].lineno) == ("sessions.py", 3)
 
 
 @pytest.mark.parametrize(
