@@ -31,6 +31,16 @@ _HEADERS_TOO_LARGE = (
 _TOO_LARGE = ("Got more than", "Too many headers")
 """How aiohttp's messages about headers over its limits begin."""
 
+_PARSER_MESSAGES = (
+    "Bad status line",
+    "Invalid HTTP header",
+    "Invalid header token",
+    "Invalid header value char",
+    "Invalid character in chunk size",
+    "Invalid character in Content-Length",
+)
+"""How aiohttp's messages about what it cannot parse begin; a quotation follows."""
+
 _UNCONNECTED = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
 
 
@@ -113,12 +123,14 @@ def _cause(error: Exception) -> str:
         # Its message is what was read of the headers, in aiohttp's own terms.
         case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
             said = "Server disconnected within the headers"
-        # Its message quotes the header, and cuts it: nobody recognises half a secret.
+        # Its own message adds the URL, and so the query.
+        case aiohttp.ClientHttpProxyError():
+            said = f"{error.status}, message='{error.message}'"
+        # Its message quotes what was read, which may be a part of a secret or of a conversation.
         case aiohttp.ClientResponseError(message=message) if message.startswith(_TOO_LARGE):
             said = message.partition(" when reading")[0]
-        # Its own message adds the URL, and so the query.
-        case aiohttp.ClientResponseError():
-            said = f"{error.status}, message='{error.message}'"
+        case aiohttp.ClientResponseError(message=message):
+            said = next(filter(message.startswith, _PARSER_MESSAGES), "Invalid HTTP")
         case _:
             said = str(error)
     if code is not None and not said.startswith("["):

@@ -65,10 +65,13 @@ class LoopThread:
         closed: True if no call is accepted any more.
     """
 
+    # For `__del__`, if the constructor is interrupted.
+    _loop: asyncio.AbstractEventLoop | None = None
+    closed: bool = False
+
     def __init__(self, transport: Transport, name: str) -> None:
         self._transport = transport
         self._name = name
-        self.closed: bool = False
         self._reset()
         _loop_threads.add(self)
 
@@ -77,7 +80,7 @@ class LoopThread:
         self._begun = set[_Call[Any]]()  # used by the loop's thread only
         self._server_role = threading.Lock()  # taken by a thread that serves, never waited for
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # None: calls have to start a thread
+        self._loop = None  # None: calls have to start a thread
         self._stop: Callable[[], object] | None = None
 
     def after_fork(self) -> None:

@@ -24,7 +24,7 @@ from chatkit_async.errors import (
     ResponseErrorKind,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
-from chatkit_async.models._base import ReplyObject, model
+from chatkit_async.models._base import ReplyObject, member_class, model, promised_object
 from chatkit_async.options import QueryValue, RequestOptions, request_problems
 from chatkit_async.secret import MASK, Secret, clean_text, mask_json, mask_text, printable
 
@@ -195,6 +195,8 @@ def threads_call(
 ) -> Call[T]:
     """Build a call about threads. What is None in `query` is left out; its problems are given.
 
+    Without another subject, the reply has to be about the user that is sent, if there is one.
+
     Raises:
         ParameterError: with every problem of the id and the options.
     """
@@ -205,11 +207,14 @@ def threads_call(
         raise ParameterError(problems)
     path = route.format(thread_id=quote(thread_id or "", safe=""))
     extra_body = options.get("extra_body")
-    given = {name: value for name, value in (query or {}).items() if value is not None}
+    sent = {name: value for name, value in (query or {}).items() if value is not None}
+    sent |= options.get("extra_query") or {}
+    if subject is None and isinstance(user := sent.get("user"), str):
+        subject = ("user", user)
     return Call(
         method=method,
         route=route,
-        path=path + _query({**given, **(options.get("extra_query") or {})}),
+        path=path + _query(sent),
         result=result,
         headers=_headers(options),
         body=None if extra_body is None else _codec.encode(None, extra_body),
@@ -425,14 +430,42 @@ def _decoded(
     if not isinstance(data, dict):
         return "not_an_object", None, {}
     members = cast("dict[str, object]", data)
-    if verify and call.subject is not None:
-        listed = members.get("data") if call.result.indispensable else [members]
-        for each in cast("list[object]", listed) if isinstance(listed, list) else ():
-            if isinstance(each, dict) and not _is_about(
-                cast("dict[str, object]", each), *call.subject
-            ):
-                return "mismatched", None, {}
+    if verify and not _is_reply_to(call, members):
+        return "mismatched", None, {}
     return None, None, members
+
+
+def _is_reply_to(call: Call[T], members: dict[str, object]) -> bool:
+    """Return True unless a reply, or a member of its list, belongs to another request."""
+    if not _is_of_kind(members, call.result):
+        return False
+    about = [members]
+    if (listed := member_class(call.result)) is not None:
+        data = members.get("data")
+        about = (
+            [_members(each) for each in cast("list[object]", data)]
+            if isinstance(data, list)
+            else []
+        )
+        if not all(_is_of_kind(each, listed) for each in about):
+            return False
+    return call.subject is None or all(_is_about(each, *call.subject) for each in about)
+
+
+_OBJECTS = {
+    "chatkit.session",
+    "chatkit.thread",
+    "chatkit.thread.deleted",
+    "chatkit.thread_item",
+    "list",
+}
+"""The values of `object` in the API's replies, and in what they list."""
+
+
+def _is_of_kind(members: Mapping[str, object], cls: type[ReplyObject]) -> bool:
+    """Return True unless an object is one of the API's other kinds. An unknown kind will do."""
+    found = members.get("object")
+    return found == promised_object(cls) or not isinstance(found, str) or found not in _OBJECTS
 
 
 def _is_about(members: Mapping[str, object], field: str, sent: str) -> bool:

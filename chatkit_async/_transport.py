@@ -534,17 +534,25 @@ def _decoded(content: bytes, encodings: str, most: int) -> tuple[bytes, Flaw | N
 _GZIP = 16 + zlib.MAX_WBITS
 """What zlib calls a gzip header: https://docs.python.org/3/library/zlib.html#zlib.decompressobj"""
 
+_MAX_GZIP_MEMBERS = 100
+"""Members of a body in gzip that are read: each of them costs a copy of those after it."""
+
 
 def _inflated(content: bytes, wbits: int, most: int) -> tuple[bytes, Flaw | None]:
-    """Inflate a body, never past the cap."""
-    inflater = zlib.decompressobj(wbits)
-    try:
-        body = inflater.decompress(content, most + 1)
-    except zlib.error:
-        return b"", "encoding"
-    if len(body) > most:
-        return body[:most], "too_large"
-    if not content or (inflater.eof and not inflater.unused_data):
-        return body, None
-    # Any text can look like the start of a stream that has no header.
-    return b"", "encoding" if inflater.eof or wbits < 0 else "truncated"
+    """Inflate a body, never past the cap. One in gzip may have several members."""
+    body = bytearray()
+    for _ in range(_MAX_GZIP_MEMBERS if wbits == _GZIP else 1):
+        if not content:
+            break
+        inflater = zlib.decompressobj(wbits)
+        try:
+            body += inflater.decompress(content, most + 1 - len(body))
+        except zlib.error:
+            return b"", "encoding"
+        if len(body) > most:
+            return bytes(body[:most]), "too_large"
+        if not inflater.eof:
+            # Any text can look like the start of a stream that has no header.
+            return b"", "encoding" if wbits < 0 else "truncated"
+        content = inflater.unused_data
+    return (b"", "encoding") if content else (bytes(body), None)

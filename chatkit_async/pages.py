@@ -133,6 +133,7 @@ class Sweep(Generic[ItemT]):
         self._steps = self._run(first)
         self._request: Request | None = None
         self._answer: PageReply[ItemT] | ChatKitError | None = None
+        self._has_ended = False  # all items were given, or an error was raised
         self._second: int | None = None  # when the last item was created
         self._ids: set[str | None] = set()  # of the items yielded of that second
 
@@ -145,15 +146,23 @@ class Sweep(Generic[ItemT]):
         if self._request is not None:  # the last one was given up, as by a cancellation
             return self._request
         answer, self._answer = self._answer, None
+        cursor = self.cursor
         try:
             if isinstance(answer, ChatKitError):
                 step = self._steps.throw(answer)
             else:
                 step = self._steps.send(answer)
-        except StopIteration:
+        except StopIteration as end:
+            if not (self._has_ended or end.value):  # an exception of a signal handler ended it
+                raise _interrupted(cursor) from None
+            self._has_ended = True
             return None
         except ChatKitError as error:
+            self._has_ended = True
             error.cursor = self.cursor
+            raise
+        except BaseException:
+            self.cursor = cursor  # the item that was to come was not given
             raise
         finally:
             del answer  # an error's traceback holds this frame
@@ -167,7 +176,8 @@ class Sweep(Generic[ItemT]):
 
     def _run(
         self, page: PageReply[ItemT] | None
-    ) -> Generator[ItemT | Request, PageReply[ItemT] | None, None]:
+    ) -> Generator[ItemT | Request, PageReply[ItemT] | None, bool]:
+        """Return True at the end of the list."""
         start = self._listing.after
         if page is None:
             page = cast("PageReply[ItemT]", (yield PageAfter(start)))
@@ -179,7 +189,7 @@ class Sweep(Generic[ItemT]):
             items = [item for item in page.data if not (again and self._was_yielded(item))]
             if not page.has_more or (self._left is not None and len(items) >= self._left):
                 yield from map(self._noted, items[: self._left])
-                return
+                return True
             news += len(items)
             yield from map(self._noted, items[:-1])
             failure: ChatKitError | None = None
@@ -263,12 +273,20 @@ class _Cursors:
 
 def cursor_of(page: PageReply[Any]) -> str | None:
     """Return where the next page starts: `last_id`, which the documented replies lack, or an id."""
-    return page.last_id or (getattr(page.data[-1], "id", None) if page.data else None)
+    last_id: str | None = getattr(page, "last_id", None)  # None too if it is no string
+    return last_id or (getattr(page.data[-1], "id", None) if page.data else None)
 
 
 def page_error(problem: str) -> APIResponseError:
     """Make the error of a reply that is no page to go on from."""
     return APIResponseError(f"The API's reply is not a usable page: {problem}.", kind="page")
+
+
+def _interrupted(cursor: str | None) -> ChatKitError:
+    """Make the error of a list that goes on after an exception such as Ctrl-C ended it."""
+    error = ChatKitError("this iterator was interrupted: continue with list(after=error.cursor)")
+    error.cursor = cursor
+    return error
 
 
 # Pages --------------------------------------------------------------------------------------------
@@ -279,8 +297,9 @@ class _Page(Generic[ItemT]):
 
     def __init__(self, listing: Listing[ItemT] | None, reply: PageReply[ItemT]) -> None:
         self.data: Sequence[ItemT] = reply.data
-        self.first_id: str | None = reply.first_id
-        self.last_id: str | None = reply.last_id
+        # Of a reply, these raise if they are no strings. A page goes on without them.
+        self.first_id: str | None = getattr(reply, "first_id", None)
+        self.last_id: str | None = getattr(reply, "last_id", None)
         self.has_more: bool = reply.has_more
         self._listing = listing
 

@@ -104,7 +104,6 @@ class AsyncThreads:
                 options,
                 query={"after": cursor, **query},
                 problems=problems,
-                subject=None if user is OMITTED else ("user", user),
             )
 
         page(after)  # refuses bad arguments now

@@ -139,6 +139,7 @@ def test_failure_has_a_kind_and_advice(error, named):
     assert (translated.attempts, translated.request_id) == (1, None)
 
 
+TEXT = 'tail_of_a_secret","title":"Private title"}'
 CAUSES = {
     "an error of a host's look-up": (
         aiohttp.ClientConnectorDNSError(key(), OSError(-2, "unknown")),
@@ -161,8 +162,20 @@ CAUSES = {
         "ServerDisconnectedError: Server disconnected",
     ),
     "a reply that is no HTTP": (
-        response_error(status=400, message="Bad status line"),
-        "ClientResponseError: 400, message='Bad status line'",
+        response_error(status=400, message=f"Bad status line:\n  Expected HTTP/:\n\n  b'{TEXT}'"),
+        "ClientResponseError: Bad status line",
+    ),
+    "a header that is none": (
+        response_error(status=400, message=f"Invalid HTTP header: b'{TEXT}'"),
+        "ClientResponseError: Invalid HTTP header",
+    ),
+    "a chunk that is none, in aiohttp's own terms": (
+        response_error(status=400, message=TEXT),
+        "ClientResponseError: Invalid HTTP",
+    ),
+    "a proxy's refusal": (
+        response_error(aiohttp.ClientHttpProxyError, status=403, message="Forbidden"),
+        "ClientHttpProxyError: 403, message='Forbidden'",
     ),
     "a header too long": (
         response_error(status=400, message="Got more than 65536 bytes when reading: b'ppp'"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatkit_async import pages as paging
 from chatkit_async.errors import (
     APIConnectionError,
     APIResponseError,
@@ -375,3 +376,33 @@ async def test_repr_of_a_page_shows_no_item():
 
     shown = "AsyncPage(data=<1 items>, first_id=None, last_id=None, has_more=True)"
     assert repr(await pages) == shown
+
+
+def test_interrupted_sweep_does_not_look_complete(monkeypatch):
+    """An exception from a signal handler can end the generator within any step."""
+    sweep = paging.Sweep(Listing(fetch=None, fetch_raw=None), page(thread(3), thread(2), thread(1)))
+    assert number_of(sweep.step()) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "_ids", None)  # noted halfway
+        with pytest.raises(AttributeError):
+            sweep.step()
+
+    for _ in range(2):
+        with pytest.raises(ChatKitError, match="interrupted") as caught:
+            sweep.step()
+        assert caught.value.cursor == sweep.cursor == "cthr_3"
+
+
+@pytest.mark.parametrize("bent", [5, True, {"id": "cthr_2"}, []])
+async def test_cursor_that_is_no_string_counts_as_absent(bent):
+    replies = {None: page(thread(3), thread(2), more=True, last_id=bent), "cthr_2": page(thread(1))}
+
+    async def fetch(after):
+        return replies[after]
+
+    pages = AsyncPages(Listing(fetch=fetch, fetch_raw=fetch))
+    first = await pages
+
+    assert (first.first_id, first.last_id, first.cursor) == (None, None, "cthr_2")
+    assert [number_of(each) async for each in pages] == [3, 2, 1]
+    assert "<2 items>" in repr(first)

@@ -359,6 +359,20 @@ def test_another_session_is_refused_by_cancel():
     assert "may be cancelled" in error.message
 
 
+@pytest.mark.parametrize("found", ["chatkit.thread", "chatkit.thread.deleted", "list"])
+@pytest.mark.parametrize("call", [CREATE, CANCEL], ids=["create", "cancel"])
+def test_another_kind_of_reply_is_refused(call, found):
+    error = failure({"object": found, "client_secret": CLIENT_SECRET}, call=call)
+
+    assert error.kind == "mismatched"
+    assert CLIENT_SECRET not in shown(error)
+
+
+@pytest.mark.parametrize("found", ["chat_session", "", None, 5, []])
+def test_an_unknown_kind_of_reply_is_read(found):
+    assert read({"object": found}).to_dict() == {"object": found}
+
+
 def test_a_refused_session_is_not_shown():
     data = FITTING | {"user": "somebody.else@example.com"}
 

@@ -343,9 +343,17 @@ async def test_omitted_user_lists_all_users(connect):
         (sent(thread(2)), lambda t: t.retrieve("cthr_1")),
         (sent({"id": "cthr_2", "deleted": True}), lambda t: t.delete("cthr_1")),
         (listed(item(1, thread_id="cthr_2")), lambda t: t.list_items("cthr_1").page()),
+        (listed(thread(1)), lambda t: t.list(user="ada", extra_query={"user": "eve"}).page()),
+        (listed(thread(1)), lambda t: t.list(extra_query={"user": "eve"}).page()),
+        (listed(thread(1)), lambda t: t.retrieve("cthr_1")),
+        (DELETED, lambda t: t.retrieve("cthr_1")),
+        (sent(thread(1)), lambda t: t.delete("cthr_1")),
+        (listed(thread(1)), lambda t: t.delete("cthr_1")),
+        (listed(thread(1)), lambda t: t.list_items("cthr_1").page()),
+        (listed(item(1)), lambda t: t.list().page()),
     ],
 )
-async def test_reply_about_another_thread_is_refused(connect, reply, call):
+async def test_reply_to_another_request_is_refused(connect, reply, call):
     async with serve(replying(reply)) as server:
         async with connect(server, max_retries=0) as client:
             with pytest.raises(APIResponseError) as caught:
@@ -353,6 +361,23 @@ async def test_reply_about_another_thread_is_refused(connect, reply, call):
             assert caught.value.kind == "mismatched"
         async with connect(server, verify_replies=False) as client:
             await call(client.threads)
+
+
+async def test_unknown_kind_of_object_is_read(connect):
+    reply = sent(thread(1, object="chatkit.conversation"))
+    async with serve(replying(reply)) as server, connect(server) as client:
+        assert (await client.threads.retrieve("cthr_1")).id == "cthr_1"
+
+
+async def test_delete_read_after_a_surplus_reply_is_confirmed(connect):
+    """The reply to `retrieve`, repeated, names the thread that is deleted next."""
+    replies = (sent(thread(1)), sent(thread(1)), failed("404 Not Found"))
+    async with serve(replying(*replies)) as server, connect(server) as client:
+        await client.threads.retrieve("cthr_1")
+        gone = await client.threads.delete("cthr_1")
+
+        assert gone.deleted
+        assert len(server.requests) == len(replies)
 
 
 # Pages that are none
@@ -366,7 +391,7 @@ async def test_reply_about_another_thread_is_refused(connect, reply, call):
         sent({"object": "list", "data": ["Private title"], "has_more": False}),
         sent({"object": "list", "data": [thread(1)]}),
         sent({"object": "list", "data": [thread(1)], "has_more": "no"}),
-        sent(thread(1)),
+        sent({"title": "Private title"}),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])

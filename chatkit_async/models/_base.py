@@ -8,6 +8,7 @@ invalid raises when it is read, not before.
 from collections.abc import Hashable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType, NoneType
 from typing import (
     TYPE_CHECKING,
@@ -271,6 +272,23 @@ class ReplyObject(_HasMisfits, Model):
                 "validate() lists all that is missing"
             )
             raise MissingFieldError(message, name=name)
+
+
+@cache
+def promised_object(cls: type[ReplyObject]) -> str | None:
+    """Return the value of `object` that the schema promises for a class."""
+    return next(iter(_types_within(cls, "object")), None)
+
+
+@cache
+def member_class(cls: type[ReplyObject]) -> type[ReplyObject] | None:
+    """Return the class of what a list has. None: the class is not a list."""
+    return next(iter(_types_within(cls, "data")), None)
+
+
+def _types_within(cls: type[ReplyObject], name: str) -> tuple[Any, ...]:
+    field = fields_of(cls).get(name)
+    return () if field is None else get_args(field.type)
 
 
 def _plain(value: object) -> object:
