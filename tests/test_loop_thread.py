@@ -619,6 +619,31 @@ def test_a_call_interrupted_as_its_loop_is_closed(client, monkeypatch):
         client.sessions.create(**WANTED)
 
 
+@pytest.mark.parametrize(("cls", "name"), [(threading.Thread, "start"), (anyio, "run")])
+def test_client_closed_as_its_thread_starts_ends_the_call(client, monkeypatch, cls, name):
+    def close_first(*args):
+        client._loop_thread.closed = True
+        return original(*args)
+
+    original = getattr(cls, name)
+    monkeypatch.setattr(cls, name, close_first)
+    with pytest.raises(ClientClosedError):
+        client.sessions.create(**WANTED)
+    client.close()
+    assert not loop_threads()
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_error_of_an_open_loop_is_raised(is_closed):
+    class Loop:
+        def call_soon_threadsafe(self, callback):
+            raise RecursionError
+
+    Loop.is_closed = lambda loop: is_closed
+    with contextlib.nullcontext() if is_closed else pytest.raises(RecursionError):
+        _loop_thread._call_soon(Loop(), print)
+
+
 def test_interrupted_close_ends_the_loop_all_the_same(client, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
