@@ -185,7 +185,8 @@ class Sweep(Generic[ItemT]):
         again = False  # the list was started again: skip what was yielded before
         news = 0  # items that were not
         while True:
-            again = again or self._has_started_again(page)
+            if not again and self._has_started_again(page):
+                cursors, again, news = _Cursors(start), True, 0
             items = [item for item in page.data if not (again and self._was_yielded(item))]
             if not page.has_more or (self._left is not None and len(items) >= self._left):
                 yield from map(self._noted, items[: self._left])
@@ -202,7 +203,9 @@ class Sweep(Generic[ItemT]):
             if failure is None:
                 continue
             try:
-                if not isinstance(failure, BadRequestError | NotFoundError) or not news:
+                gone = isinstance(failure, BadRequestError | NotFoundError)
+                # A server that ignores a deleted cursor starts the list again each time.
+                if not news or not (gone or (again and isinstance(failure, APIResponseError))):
                     raise failure
             finally:
                 del failure  # its traceback holds this frame
@@ -228,6 +231,9 @@ class Sweep(Generic[ItemT]):
         first: int | None = getattr(page.data[0], "created_at", None) if page.data else None
         if first is None or self._second is None:
             return False
+        if first == self._second:
+            ids = {getattr(item, "id", None) for item in page.data} - {None}
+            return not ids.isdisjoint(self._ids)
         return first < self._second if self._listing.ascending else first > self._second
 
     def _was_yielded(self, item: ItemT) -> bool:

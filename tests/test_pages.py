@@ -8,7 +8,7 @@ from random import Random
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatkit_async import pages as paging
@@ -151,6 +151,8 @@ servers = st.builds(
 
 @given(server=servers, deletes=st.booleans(), others=st.sampled_from([0, 0.03, 0.1]), seed=...)
 @settings(deadline=None)
+@example(Server(size=7, limit=1, ascending=False, on_deleted="ignored"), False, 0.03, 1)
+@example(Server(size=6, limit=1, ascending=False, on_deleted="ignored"), False, 0.03, 1)
 def test_sweep_gets_everything_once(server, deletes, others, seed: int):
     sweep = Sweep(server, deletes, others, Random(seed))
 
