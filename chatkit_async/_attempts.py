@@ -273,13 +273,7 @@ class Attempts:
         timer = timers.start(time_left if whole else attempt_timeout)
         try:
             async with timer:
-                keys.append(await self._key())
-                reply = await self._send(call, keys[0], progress)
-                if reply.status == HTTPStatus.UNAUTHORIZED and callable(self.settings.api_key):
-                    keys.append(await self._key())
-                    if keys[1] != keys[0]:
-                        progress.answered += 1
-                        reply = await self._send(call, keys[1], progress)
+                reply = await self._send_with_key(call, keys, progress)
         except APIError as error:
             failure = error
         except TimeoutError:
@@ -322,6 +316,17 @@ class Attempts:
             if error.status_code == HTTPStatus.REQUEST_TIMEOUT:
                 self.transport.close_idle_connections()
             raise
+
+    async def _send_with_key(self, call: Call[T], keys: list[Secret], progress: Progress) -> Reply:
+        """Send a request, and once more if its key was replaced. Adds to `keys` what it sends."""
+        keys.append(await self._key())
+        reply = await self._send(call, keys[0], progress)
+        if reply.status == HTTPStatus.UNAUTHORIZED and callable(self.settings.api_key):
+            keys.append(await self._key())
+            if keys[1] != keys[0]:
+                progress.answered += 1
+                reply = await self._send(call, keys[1], progress)
+        return reply
 
     async def _send(self, call: Call[T], key: Secret, progress: Progress) -> Reply:
         headers = self._headers

@@ -239,7 +239,7 @@ def test_the_readme_has_two_commands_and_ci_runs_both():
 
 def test_no_install_line_names_the_package():
     # It is not on PyPI: who follows such a line gets nothing, or what somebody else puts there.
-    sources = [*PAGES, *ROOT.glob("docs/examples/*"), *ROOT.glob("chatkit_async/**/*.py")]
+    sources = [*PAGES, *ROOT.glob("docs/examples/*.*"), *ROOT.glob("chatkit_async/**/*.py")]
     lines = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in sources

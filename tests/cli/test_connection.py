@@ -57,7 +57,7 @@ async def test_every_step_is_taken_and_nothing_changed(examine, emulator):
         "name": "ok",
         "connection": "ok",
         "request": "ok",
-        "threads": "warning",
+        "threads": "ok",
         "clock": "ok",
     }
     assert found["name"].said == "127.0.0.1 is 127.0.0.1"

@@ -199,7 +199,11 @@ def test_a_connection_that_never_opens_is_bound():
 def test_a_name_that_is_looked_up_for_ever_is_bound(monkeypatch, limit, ends_by):
     async def main():
         async with AsyncChatKit(
-            api_key="sk-1", base_url="https://slow.example/v1", timeout=4.0, connect_timeout=limit
+            api_key="sk-1",
+            base_url="https://slow.example/v1",
+            timeout=4.0,
+            connect_timeout=limit,
+            max_retries=0,
         ) as client:
             client._attempts.seam = virtual.Seam(now=asyncio.get_running_loop().time)
             return await measured(client)
