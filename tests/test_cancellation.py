@@ -126,6 +126,7 @@ def test_run_to_end_in_a_cancelled_scope_takes_few_turns():
     assert turns < 30
 
 
+@pytest.mark.unmeasured
 def test_run_to_end_needs_no_anyio():
     program = (
         "import asyncio, sys\n"

@@ -334,6 +334,7 @@ def test_recursion_limit_is_what_a_call_near_it_raises(client):
 # Interrupting
 
 
+@pytest.mark.unmeasured
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
 def test_ctrl_c_ends_the_call_and_not_the_client(script, emulator, number):
@@ -757,6 +758,7 @@ def test_a_client_that_its_callables_refer_to_is_dropped_all_the_same(emulator):
 UNCLOSED = "ResourceWarning: unclosed client ChatKit"
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_exit_without_close(script, host):
     program = script(
@@ -773,6 +775,7 @@ def test_exit_without_close(script, host):
     assert "Traceback" not in errors
 
 
+@pytest.mark.unmeasured
 def test_exit_with_a_call_in_flight(script, emulator):
     emulator.fail(delay=float("inf"))
     program = script(
@@ -795,6 +798,7 @@ def test_exit_with_a_call_in_flight(script, emulator):
     assert errors.count("Warning: ") == errors.count(UNCLOSED) == 1
 
 
+@pytest.mark.unmeasured
 def test_exit_while_a_callable_blocks_the_clients_thread(script):
     program = script(
         """
@@ -826,6 +830,7 @@ def test_a_forked_child_leaves_the_parents_thread_alone(client):
 # Forks and other processes
 
 
+@pytest.mark.unmeasured
 @POSIX
 @pytest.mark.parametrize(
     "deed",
@@ -871,6 +876,7 @@ def test_a_forked_child_has_connections_of_its_own(script, emulator, deed):
     assert errors.count(UNCLOSED) == (1 if "call" in deed and "close" not in deed else 0)
 
 
+@pytest.mark.unmeasured
 @POSIX
 def test_a_forked_child_does_not_end_the_connections_of_an_asynchronous_client(script, emulator):
     program = script(
@@ -909,6 +915,7 @@ def test_a_forked_child_does_not_end_the_connections_of_an_asynchronous_client(s
     assert {record.connection for record in emulator.requests} == {1}
 
 
+@pytest.mark.unmeasured
 @POSIX
 def test_a_child_forked_while_other_threads_call(script, emulator):
     emulator.fail(delay=float("inf"))
@@ -941,6 +948,7 @@ def test_a_child_forked_while_other_threads_call(script, emulator):
     assert program.end() == (0, "")
 
 
+@pytest.mark.unmeasured
 @POSIX
 def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script, emulator):
     emulator.fail(status=429, headers={"retry-after-ms": "500"})
@@ -979,6 +987,7 @@ def test_a_child_does_not_queue_behind_its_parents_calls_at_the_rate_gate(script
     assert [record.status for record in emulator.requests] == [429, 200, 200, 200]
 
 
+@pytest.mark.unmeasured
 @POSIX
 def test_a_client_closed_before_a_fork_is_closed_in_the_child(script):
     program = script(
@@ -1022,6 +1031,7 @@ MULTIPROCESSING = """
 """
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("method", "work"),
     [

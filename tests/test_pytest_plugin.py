@@ -64,6 +64,7 @@ def test_pytest_finds_the_plugin_by_itself():
     assert found.load() is pytest_plugin
 
 
+@pytest.mark.unmeasured
 def test_the_plugin_itself_imports_nothing_of_the_package():
     program = """if True:
         import sys, pytest
@@ -161,6 +162,7 @@ def test_that_never_uses_it(async_chatkit):
 """).assert_outcomes(passed=4)
 
 
+@pytest.mark.unmeasured
 def test_under_xdist(pytester, suite):
     pytester.makepyfile("""
 import pytest

@@ -110,6 +110,7 @@ def test_answer_in_time_is_used(answer):
             assert client.sessions.create(**WANTED).status == "active"
 
 
+@pytest.mark.unmeasured
 def test_exit_does_not_wait_for_a_look_up():
     program = """
 import socket, threading

@@ -158,6 +158,7 @@ def test_raw_methods_take_and_say_what_the_methods_do(client):
         assert not inspect.iscoroutinefunction(raw)
 
 
+@pytest.mark.unmeasured
 def test_importing_the_package_does_not_import_anyio():
     program = "import sys, chatkit_async; print(*(m for m in sys.modules if m.startswith('anyio')))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

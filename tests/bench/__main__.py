@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import baseline
-import layers
 import plots
 import report
 from rounds import Run
@@ -28,6 +27,8 @@ def main() -> int:
     """Measure, print the report, and write it as JSON, with plots beside it."""
     options = _options()
     if options.layers:
+        import layers  # only here: it imports the package
+
         layers.main(options.rounds, options.scale)
         return 0
     run = Run(options)

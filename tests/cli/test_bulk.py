@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+import warnings
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import pytest
 from patience import PATIENCE
 
 from chatkit_async.cli import _job, _progress
+from chatkit_async.cli._bulk import _each_warning_once
 from chatkit_async.cli._journal import Header, Journal
 from chatkit_async.emulator import TokenBucket
 
@@ -179,6 +181,15 @@ def test_a_warning_is_shown_once(invoke, emulator, folder):
     result = create(invoke, "rows.jsonl")
     assert result.stderr.count("Warning: workflow.version='latest'") == 1
     assert kinds() == ["created"] * 3
+
+
+def test_repeated_warning_is_shown_once():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with _each_warning_once():
+            for text in ("one", "two", "one"):
+                warnings.warn(text, stacklevel=1)
+    assert [str(warning.message) for warning in shown] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -671,6 +682,7 @@ def test_what_is_no_session_and_cannot_be_written_is_told(invoke, emulator, fold
     assert "line 1: rejected, and not written." in result.stderr
 
 
+@pytest.mark.unmeasured
 def test_a_run_with_a_journal_goes_on_when_nobody_reads_why_rows_failed(start, emulator, rows):
     name = rows(3)
     emulator.fail(status=400)
@@ -818,6 +830,7 @@ def test_a_second_ctrl_c_stops_at_once(invoke, emulator, rows, ctrl_c_at):
     assert len(kinds()) == 2
 
 
+@pytest.mark.unmeasured
 def test_ctrl_c_is_heard_while_stdin_has_nothing_to_say(start, emulator, folder):
     process = start("bulk", "create", "-", "-o", "out.jsonl", stdin=subprocess.PIPE)
     process.stdin.write(ROWS.format(0) + ROWS.format(1))

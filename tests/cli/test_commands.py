@@ -69,6 +69,7 @@ def test_the_shell_completes_commands(invoke):
     assert completed.splitlines()[1::3] == ["demo", "doctor"]
 
 
+@pytest.mark.unmeasured
 def test_starting_imports_neither_rich_nor_the_emulator():
     script = (
         "import sys, chatkit_async.cli\n"

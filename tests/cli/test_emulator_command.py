@@ -60,6 +60,7 @@ def test_json_is_for_programs_that_start_it(start):
     assert process.wait(timeout=PATIENCE) == 130
 
 
+@pytest.mark.unmeasured
 def test_it_serves_on_when_nobody_reads_the_requests(start):
     process = start("emulator", "--json")
     printed = json.loads(process.stdout.readline())
@@ -149,6 +150,7 @@ def test_it_takes_its_time_as_told(invoke, server, given, latency):
     assert server[0].latency == latency
 
 
+@pytest.mark.unmeasured
 def test_it_fails_as_told_the_same_for_a_seed(start):
     def statuses():
         process = start(

@@ -37,6 +37,7 @@ def test_the_package_runs_as_a_module(start):
     assert process.returncode == 0
 
 
+@pytest.mark.unmeasured
 def test_a_console_that_cannot_show_a_character_shows_its_code(start, emulator, environment):
     environment.setenv("PYTHONIOENCODING", "latin-1")
     process = start("create", "--user", "Łucja", "--workflow", "wf_1")
@@ -68,6 +69,7 @@ def test_the_exit_code_is_the_commands(monkeypatch, exits, ends_with, code):
     assert exits == [code]
 
 
+@pytest.mark.unmeasured
 def test_wrong_usage_is_told(start):
     process = start("create")
     assert "Missing option '--user'" in process.communicate(timeout=PATIENCE)[1]
@@ -82,6 +84,7 @@ def test_it_runs_without_a_stdout(monkeypatch, emulator, exits):
     assert len(emulator.sessions) == 1
 
 
+@pytest.mark.unmeasured
 def test_ctrl_c_ends_a_call_and_leaves_no_traceback(start, emulator):
     emulator.fail(delay=float("inf"))
     process = start("create", "--user", "u", "--workflow", "wf_1")
@@ -111,6 +114,7 @@ def start_without_names(start, environment):
     return functools.partial(start, program=[sys.executable, "-c", LOOKING_UP_FOREVER])
 
 
+@pytest.mark.unmeasured
 def test_ctrl_c_does_not_wait_for_a_name_to_be_looked_up(start_without_names):
     process = start_without_names("create", "--user=u", "--workflow=w")
     assert process.stdout.readline() == "looking up\n"
@@ -119,6 +123,7 @@ def test_ctrl_c_does_not_wait_for_a_name_to_be_looked_up(start_without_names):
     assert process.returncode == 130
 
 
+@pytest.mark.unmeasured
 def test_a_timeout_does_not_wait_for_a_name_to_be_looked_up(start_without_names):
     process = start_without_names("doctor", "--timeout=0.1")
     shown, _ = process.communicate(timeout=PATIENCE)
@@ -126,6 +131,7 @@ def test_a_timeout_does_not_wait_for_a_name_to_be_looked_up(start_without_names)
     assert process.returncode == 1
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "arguments",
     [["demo"], ["create", "--user=u", "--workflow=w", "--json"], ["--help"], ["doctor"]],

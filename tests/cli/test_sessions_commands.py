@@ -214,6 +214,7 @@ def test_a_session_that_cannot_be_shown_is_told_of(invoke, emulator, monkeypatch
     assert error == "Error: cannot write the output: No space left on device"
 
 
+@pytest.mark.unmeasured
 def test_a_session_that_nobody_reads_of_is_told_of(start, emulator):
     reader, writer = os.pipe()
     os.close(reader)

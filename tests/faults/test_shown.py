@@ -238,6 +238,7 @@ def test_a_key_that_is_an_argument_all_the_same_is_not_repeated(option):
     assert Hunter(KEY).found(output) == []
 
 
+@pytest.mark.unmeasured
 @pytest.mark.skipif(sys.platform == "win32", reason="ends the emulator by Ctrl-C")
 def test_the_emulators_command_shows_no_secret(environment):
     program = [sys.executable, "-m", "chatkit_async", "emulator", "--json"]
