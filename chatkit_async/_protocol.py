@@ -166,7 +166,7 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
 class ThreadsProbe(ReplyObject):
     """A list of threads, of which nothing but its kind is looked at: threads are private."""
 
-    object: str
+    object: Literal["list"]
 
 
 def probe_threads() -> Call[ThreadsProbe]:
