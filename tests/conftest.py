@@ -105,8 +105,8 @@ def pytest_collection():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Run an unmeasured test without coverage."""
-    unmeasured = item.get_closest_marker("unmeasured")
+    """Run an unmeasured test without coverage; examples by chance must not decide what is covered."""
+    unmeasured = item.get_closest_marker("unmeasured") or item.get_closest_marker("hypothesis")
     with without_coverage() if unmeasured else contextlib.nullcontext():
         return (yield)
 

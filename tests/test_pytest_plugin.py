@@ -64,7 +64,6 @@ def test_pytest_finds_the_plugin_by_itself():
     assert found.load() is pytest_plugin
 
 
-@pytest.mark.unmeasured
 def test_the_plugin_itself_imports_nothing_of_the_package():
     program = """if True:
         import sys, pytest

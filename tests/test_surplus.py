@@ -23,7 +23,7 @@ DELAYS = [each / 1000 for each in range(0, 101, 10)] if SOAK else [0.0, 0.005]
 PAUSES = [0.0, 0.005, 0.05] if SOAK else [0.0, 0.01]
 QUICK = RetryPolicy(initial_backoff=0.001, max_backoff=0.001)
 
-pytestmark = pytest.mark.sweep(every=1)
+pytestmark = [pytest.mark.unmeasured, pytest.mark.sweep(every=1)]
 
 
 # The server

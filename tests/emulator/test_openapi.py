@@ -53,12 +53,14 @@ def schemathesis(tmp_path):
     return schemathesis
 
 
-def test_schemathesis_finds_nothing(schemathesis):
+@pytest.mark.sweep(every=2)
+@pytest.mark.parametrize("examples", ["3", "10"])
+def test_schemathesis_finds_nothing(schemathesis, examples):
     # Any string is a valid cursor to the schema: one that is not found may not be an error.
     with Emulator(api_keys=[], ledger_size=100_000, deleted_cursor="ignore") as emulator:
         for number in range(200):
             emulator.add_thread(user=f"user_{number}", items=CONVERSATION)
-        exit_code, said = schemathesis(emulator, "--max-examples", "10")
+        exit_code, said = schemathesis(emulator, "--max-examples", examples)
 
         assert exit_code == 0, said
         assert "No issues found" in said
