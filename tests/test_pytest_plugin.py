@@ -79,7 +79,8 @@ def test_the_plugin_itself_imports_nothing_of_the_package():
         check=True,
     )
 
-    assert done.stdout.split() == ["chatkit_async", "chatkit_async.pytest_plugin"]
+    ours = [name for name in done.stdout.split() if name.startswith("chatkit_async")]
+    assert ours == ["chatkit_async", "chatkit_async.pytest_plugin"]
 
 
 def test_a_blocking_test(suite):
