@@ -41,6 +41,13 @@ RESET = object()
 """Instead of a reply: the connection's reset."""
 
 
+@attrs.frozen
+class Cut:
+    """Instead of a reply: its beginning, and then the connection's end."""
+
+    data: bytes
+
+
 def http(body=BODY, status="200 OK", **headers):
     """A reply as it goes over the wire; `None` leaves a header out."""
     fields = {"Content-Type": "application/json", "Content-Length": len(body)}
@@ -167,7 +174,8 @@ async def serve(handle, *, ssl=None, sock=None):
 def replying(*replies):
     """Answer each request with the next of `replies`; the last one is for all that follow.
 
-    A reply is bytes, `HANG`, `CLOSE` or `RESET`, or a callable that makes one of the request.
+    A reply is bytes, `HANG`, `CLOSE`, `RESET` or a `Cut`, or a callable that makes one of the
+    request.
     """
     script = list(replies)
 
@@ -186,6 +194,9 @@ def replying(*replies):
                 return
             if reply is RESET:
                 wire.reset()
+                return
+            if isinstance(reply, Cut):
+                await wire.send(reply.data)
                 return
             await wire.send(reply)
 

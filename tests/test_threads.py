@@ -7,7 +7,7 @@ import json
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from servers import CLOSE, http, replying, serve
+from servers import CLOSE, Cut, http, replying, serve
 
 from chatkit_async import AsyncChatKit, ChatKit
 from chatkit_async.errors import (
@@ -409,7 +409,7 @@ async def test_reply_that_is_no_page_is_an_error(connect, reply, first):
 # Errors on the way
 
 
-@pytest.mark.parametrize("reply", [failed("500 Oops"), CLOSE, PAGES[0][:-20]])
+@pytest.mark.parametrize("reply", [failed("500 Oops"), CLOSE, Cut(PAGES[2][:-20])])
 async def test_error_on_a_later_page_loses_no_item(connect, reply):
     replies = (*PAGES[:2], reply)
     async with serve(replying(*replies)) as server, connect(server, max_retries=0) as client:
