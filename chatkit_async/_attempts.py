@@ -52,7 +52,7 @@ USER_AGENT = (
 
 @attrs.frozen
 class Seam:
-    """Where a client takes time, sleep and randomness from, so that tests can replace them."""
+    """The source of a client's time, sleep and randomness, which tests can replace."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep

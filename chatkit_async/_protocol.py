@@ -399,8 +399,8 @@ def _flaw(kind: ResponseErrorKind, reply: Reply, secrets: Iterable[str]) -> str:
 
 
 _AFTERMATHS = {
-    ("POST", CREATE_ROUTE): "; the session may exist all the same, and then lapses by itself",
-    ("POST", CANCEL_ROUTE): "; the session may be cancelled all the same",
+    ("POST", CREATE_ROUTE): "; the session may exist, and then expires on its own",
+    ("POST", CANCEL_ROUTE): "; the session may have been cancelled",
     ("DELETE", THREAD_ROUTE): "; the thread may have been deleted",
 }
 

@@ -76,7 +76,7 @@ class Outcome(Generic[RowT_co]):
         error: Why there is none; None: there is one.
         attempts: How many attempts were made.
         lost: How many requests were sent whose answer never came. Each may have created a session
-            that nobody holds; it lapses by itself.
+            that nobody holds; it expires on its own.
         elapsed: Seconds from the row's start to its end, waits included.
     """
 
@@ -511,9 +511,9 @@ class BulkRun(Generic[RowT]):
         return self._stopped_by or ChatKitError("not attempted: the run ended before")
 
     def _unanswered(self, progress: Progress, elapsed: float) -> APIConnectionError:
-        done = "exist" if self._done == "created" else "be cancelled"
+        done = "exist" if self._done == "created" else "have been cancelled"
         return APIConnectionError(
-            f"the run ended before the answer came; the session may {done} all the same",
+            f"the run ended before the answer came; the session may {done}",
             attempts=progress.attempts,
             elapsed=elapsed,
         )

@@ -129,7 +129,7 @@ class ParameterError(_ProblemsError):
 class ClientClosedError(ChatKitError, RuntimeError):
     """The client was closed before this call, or while it was under way.
 
-    A session that a call ended this way was creating may exist; it lapses by itself.
+    A session that a call ended this way was creating may exist; it expires on its own.
     """
 
     def __init__(self, message: str = "this client is closed: make a new one") -> None:
@@ -179,7 +179,7 @@ class APIError(ChatKitError):
 class APIConnectionError(APIError):
     """No reply came: the host was not found, refused or reset the connection, or TLS failed.
 
-    A session that the request was creating may exist all the same; it lapses by itself.
+    A session that the request was creating may exist; it expires on its own.
 
     Attributes:
         kind: What failed: `dns`, `refused`, `unreachable`, `reset`, `disconnected` (closed without
@@ -332,7 +332,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 class APIResponseError(APIError):
-    """A 2xx reply without a usable body. A session may have been created; it lapses by itself.
+    """A 2xx reply without a usable body. A session may have been created; it expires on its own.
 
     Attributes:
         kind: What is wrong with the body: `empty`, `not_json`, `not_an_object`, `truncated`,

@@ -281,7 +281,7 @@ class AsyncSessions:
         try:
             await self._cancel_on_exit(session, headers)
         except Exception as failure:  # noqa: BLE001 - the block's own exception counts for more
-            error.add_note(f"the session was not cancelled, and lapses by itself: {failure}")
+            error.add_note(f"the session was not cancelled, and expires on its own: {failure}")
 
     def create_many(
         self,

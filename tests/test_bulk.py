@@ -986,7 +986,7 @@ async def test_leaving_early_ends_what_is_under_way_and_keeps_its_outcomes(emula
     assert kinds(taken + left) == {"created": 3, "unknown": 3}
     unknown = [outcome for outcome in left if outcome.kind == "unknown"]
     assert {(outcome.attempts, outcome.lost) for outcome in unknown} == {(1, 1)}
-    assert "the session may exist all the same" in str(unknown[0].error)
+    assert "the session may exist" in str(unknown[0].error)
     assert unknown[0].error.elapsed == pytest.approx(1, abs=1e-3)
 
 
@@ -997,7 +997,7 @@ async def test_a_cancellation_that_was_cut_off_says_what_may_be(emulator):
             await asyncio.sleep(0.5)
         [outcome] = [outcome async for outcome in run]
 
-    assert "the session may be cancelled all the same" in str(outcome.error)
+    assert "the session may have been cancelled" in str(outcome.error)
 
 
 @on_virtual_time()

@@ -356,7 +356,7 @@ def test_another_session_is_refused_by_cancel():
     error = failure({"id": "cksess_2", "status": "cancelled"}, call=CANCEL)
 
     assert error.kind == "mismatched"
-    assert "may be cancelled" in error.message
+    assert "may have been cancelled" in error.message
 
 
 @pytest.mark.parametrize("found", ["chatkit.thread", "chatkit.thread.deleted", "list"])
@@ -475,11 +475,11 @@ def test_a_2xx_without_a_json_object_is_an_error_that_says_why(content, kind):
     assert error.status_code == 201
     assert error.request_id == "req_1"
     assert error.message.startswith("the API replied 201, but ")
-    assert error.message.endswith("; the session may exist all the same, and then lapses by itself")
+    assert error.message.endswith("; the session may exist, and then expires on its own")
 
 
 def test_of_a_cancellation_it_is_said_that_the_session_may_be_cancelled():
-    assert failure(b"", call=CANCEL).message.endswith("may be cancelled all the same")
+    assert failure(b"", call=CANCEL).message.endswith("may have been cancelled")
 
 
 @pytest.mark.parametrize("flaw", ["truncated", "too_large"])

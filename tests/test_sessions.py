@@ -33,7 +33,7 @@ from chatkit_async.emulator import Clock, Emulator
 from chatkit_async.web import ClientSecretEndpoint
 
 WANTED = {"user": "user_123", "workflow": "wf_123"}
-NOTE = "the session was not cancelled, and lapses by itself: "
+NOTE = "the session was not cancelled, and expires on its own: "
 
 
 async def no_wait(seconds):

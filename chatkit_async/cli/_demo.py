@@ -115,7 +115,7 @@ class Story:
                 f"This creates {1 + self.count} real sessions of the workflow {workflow}, for the "
                 f"made-up users {USER} and {USER}-1 to {USER}-{self.count}, with the key in "
                 "OPENAI_API_KEY, and cancels each of them. Nobody chats in them, so no model "
-                "runs. What could not be cancelled lapses by itself within ten minutes.",
+                "runs. What could not be cancelled expires on its own within ten minutes.",
             )
             self.page.code(
                 "from chatkit_async import AsyncChatKit\n"

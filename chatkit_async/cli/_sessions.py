@@ -153,7 +153,7 @@ def create(
             Page().fields(session_fields(session, show_secret=show_secret), indent=0)
     except (click.ClickException, click.exceptions.Exit):
         created = without_secrets(getattr(session, "id", "the session"))
-        note(f"{created} was created all the same, and lapses by itself.")
+        note(f"{created} was created, and expires on its own.")
         raise
     if not show_secret and hasattr(session, "client_secret"):
         note("The client secret is masked: --show-secret prints it.")

@@ -49,7 +49,7 @@ def create_partition(users: list[str], journal: Path, rate: float) -> dict[str, 
 
 
 async def _create_partition(users: list[str], journal: Path, rate: float) -> dict[str, int]:
-    # The rest are made, or made anew: what was lost on the way lapses by itself.
+    # The rest are made, or made anew: what was lost on the way expires on its own.
     settled = {
         entry["user"]: entry["kind"]
         for entry in noted(journal)

@@ -210,7 +210,7 @@ def test_a_session_that_cannot_be_shown_is_told_of(invoke, emulator, monkeypatch
     result = invoke(*CREATE, *options)
     assert result.exit_code == 1
     note, error = result.stderr.splitlines()
-    assert note == f"{the_session(emulator).id} was created all the same, and lapses by itself."
+    assert note == f"{the_session(emulator).id} was created, and expires on its own."
     assert error == "Error: cannot write the output: No space left on device"
 
 
@@ -222,7 +222,7 @@ def test_a_session_that_nobody_reads_of_is_told_of(start, emulator):
     os.close(writer)
     _, notes = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert notes == f"{the_session(emulator).id} was created all the same, and lapses by itself.\n"
+    assert notes == f"{the_session(emulator).id} was created, and expires on its own.\n"
 
 
 def test_a_key_that_comes_back_in_a_field_is_masked(invoke, emulator, environment):

@@ -91,7 +91,7 @@ SECTIONS = [
             *("408", "409", "500", "500, should not retry", "502", "503", "503 in seconds"),
             *("504", "520"),
         ),
-        "The API, or a proxy in between, is in trouble. A create may have made a session all the same; it lapses by itself.",
+        "The API, or a proxy in between, is in trouble. A create may have made a session; it expires on its own.",
         "Try again later, and look at the status page of the API. Its support wants the request id.",
     ),
     Section(
@@ -100,7 +100,7 @@ SECTIONS = [
             *("empty body", "HTML", "null", "list", "string", "JSON without its end"),
             *("not its charset", "100,000 deep", "gzip bomb", "endless body", "5 MiB of JSON"),
         ),
-        "Something answered with success, and not with a session: a login page, a proxy, another API. After a cancel the message says that the session may be cancelled all the same.",
+        "Something answered with success, and not with a session: a login page, a proxy, another API. After a cancel the message says that the session may have been cancelled.",
         "Check `base_url`, and what is between you and it.",
     ),
     Section(
