@@ -147,7 +147,7 @@ class Attempts:
        of the deadline. If the key comes from a callable, a 401 gets one more request with a new key.
     3. The gate and the retry budget hear of the result.
     4. After a failure, `_retry.next_wait` returns the wait before the next attempt, or the reason
-       why there is none. `on_attempt` and the log are told either way.
+       why no attempt follows. `on_attempt` and the log receive either.
 
     The caller gives the `Limits` of the call, and a `Progress` that shows what was sent and
     answered, also when the call fails or is cancelled.

@@ -14,7 +14,7 @@ from chatkit_async.errors import APIConnectionError, APITimeoutError, Connection
 
 
 def is_no_connection(error: Exception) -> bool:
-    """Whether a call failed for want of a connection to send a request on."""
+    """Return True if a call failed because no connection could be opened."""
     match error:
         case APITimeoutError():
             return error.limit == "connect_timeout"
@@ -29,7 +29,7 @@ _HEADERS_TOO_LARGE = (
     "{host} sent larger headers than this client reads (128 headers, each of up to 64 kB)"
 )
 _TOO_LARGE = ("Got more than", "Too many headers")
-"""How aiohttp's messages about headers over its limits begin."""
+"""The beginnings of aiohttp's messages about headers over its limits."""
 
 _PARSER_MESSAGES = (
     "Bad status line",
@@ -39,7 +39,7 @@ _PARSER_MESSAGES = (
     "Invalid character in chunk size",
     "Invalid character in Content-Length",
 )
-"""How aiohttp's messages about what it cannot parse begin; a quotation follows."""
+"""The beginnings of aiohttp's messages about what it cannot parse. A quotation follows."""
 
 _UNCONNECTED = {"dns", "refused", "unreachable", "certificate", "tls", "proxy"}
 
@@ -139,7 +139,7 @@ def _cause(error: Exception) -> str:
 
 
 def diagnosis(error: Exception) -> tuple[ConnectionErrorKind, str]:
-    """What kind of failure it was, and a sentence for it, which leaves the host open."""
+    """Return the kind of a failure and a sentence for it, with a place for the host."""
     match error:
         case TimeoutError():
             return "timeout", "no connection to {host} within connect_timeout"

@@ -55,7 +55,7 @@ class LoopThread:
 
     An exception may be raised at any bytecode of a caller, by a signal handler. So callers hold no
     lock and no Future that others need; what they change, they change in one step; and a thread
-    takes the role of the server by itself. If several callers start a thread at a time, one
+    takes the role of the server on its own. If several callers start a thread at a time, one
     serves, and the others end.
 
     The thread refers to this object weakly, so that a client that is dropped is noticed. `threading`

@@ -552,7 +552,7 @@ def is_invalid_url(said: str) -> bool:
 
 
 def _line(said: str) -> str:
-    """What the API said on one line, its white space reduced to single spaces."""
+    """Return the API's text on one line, its white space reduced to single spaces."""
     return printable(" ".join(said.split()))
 
 

@@ -23,11 +23,11 @@ _TRANSIENT_STATUSES = {
 
 @attrs.frozen
 class Verdict:
-    """Whether another attempt follows a failure.
+    """The decision about another attempt after a failure.
 
     Attributes:
-        wait: Seconds until the next attempt. None: there is none.
-        reason: Why there is none. None: there is one.
+        wait: Seconds until the next attempt. None: no attempt follows.
+        reason: Why no attempt follows. None: one does.
     """
 
     wait: float | None
