@@ -1,4 +1,23 @@
-"""Bounded fan-out: many items through one coroutine function. It knows nothing of ChatKit."""
+"""Bounded fan-out: many items through one coroutine function. It knows nothing of ChatKit.
+
+The fan-out. A fixed number of workers share the items. A worker that is free polls the `Source` for
+an item, works on it, adds the result to a queue, and polls again. If it gets no item, it waits at
+the source. The consumer takes results from the queue, and each result taken makes room for another
+item to be read. So a consumer that pauses stops the reading, and memory does not grow.
+
+The hand-over. Items come to a source in one of three ways. A worker reads a synchronous iterable
+itself, at the moment it polls. An asynchronous iterable is awaited by one free worker, and when
+that worker has its item, it wakes another to await the next. For a blocking run, the thread that
+iterates reads the rows and appends them to the source's queue; the event loop learns of them when
+that thread next calls it. The end of the items is the last entry of the queue, so it comes after
+them, and so does an error that reading them raised in that thread.
+
+The end. Three things stop a fan-out: the end of the items, `stop`, and an error. Then no more items
+are read, the workers that have no item in hand are cancelled, and the others finish their item.
+`close` cancels those too. When all workers have ended, items that were read and never started get
+the result of `skip`, an iterator that was made here is closed, and the fan-out is over. If it
+failed, the error is raised once all results were taken.
+"""
 
 import asyncio
 import time
@@ -13,125 +32,199 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from math import inf
-from typing import Generic, Self, TypeVar, cast
+from itertools import islice, repeat
+from typing import Generic, TypeVar, cast
 
 from chatkit_async._cancellation import run_to_end
 
-__all__ = ["Fanout", "Feed"]
+__all__ = ["Fanout", "Source"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-LATE = 0.05
-"""Seconds of starts that were late and are made up for: timers are late by a millisecond or so, and
-a rate of thousands per second would suffer."""
+LATE_START_GRACE = 0.05
+"""Seconds of late starts that are made up for: timers are late by a millisecond or so, which would
+slow down a rate of thousands per second."""
+
+READ_SLICE = 0.01
+"""Seconds that a blocking caller reads for at a time: a slow input must not hold its first items
+back."""
 
 
-class Feed(Generic[T]):
-    """Items that are handed over in chunks, where nobody can be awaited for them: by a thread.
+class End:
+    """The last entry of a source: no more items come.
 
-    It is given to a fan-out as its items. Its methods are called in the fan-out's loop.
+    Attributes:
+        failure: The error that reading the items raised. None: they ended.
     """
 
-    def __init__(self) -> None:
-        self._waiting: deque[T] = deque()
-        self._changed = asyncio.Event()
-        self._ended = False
-        self._failure: BaseException | None = None
-        self._refuse: Callable[[T], None] | None = None
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self.failure = failure
 
-    def __len__(self) -> int:
-        """How many items were handed over and not read yet."""
-        return len(self._waiting)
+
+class Source(Generic[T]):
+    """The items of a fan-out, numbered from 0 as they are handed to its workers.
+
+    All but `fill` runs in the fan-out's event loop.
+
+    Args:
+        items: The items. An asynchronous iterable is never asked for two at once.
+        window: How many items may be read whose results have not been taken.
+    """
+
+    def __init__(self, items: Iterable[T] | AsyncIterable[T], window: int) -> None:
+        self.is_async: bool = isinstance(items, AsyncIterable)
+        self.is_filled: bool = False
+        """True if another thread reads the items, with `fill`."""
+        self.read: int = 0
+        """Number of items that were handed to a worker, or to `rest`."""
+        self._items = items
+        self._window = window
+        self._taken = 0
+        self._opened: Iterator[T] | AsyncIterator[T] | None = None
+        self._filling: Iterator[T | End] | None = None
+        self._waiting = deque[T | End]()
+        self._parked = deque[asyncio.Future[None]]()  # of workers that wait for an item
+        self._is_awaited = False  # by a worker, for the next item of an asynchronous iterable
 
     @property
-    def ended(self) -> bool:
-        """Whether there will be no more: none are left, or none are wanted."""
-        return self._ended or self._refuse is not None
+    def room(self) -> int:
+        """Number of items that may be read now."""
+        return self._window - (self.read - self._taken) - len(self._waiting)
 
-    def give(self, items: Iterable[T]) -> None:
-        """Hand items over. Those that come after the fan-out was stopped are never started."""
-        for item in items:
-            if self._refuse is None:
-                self._waiting.append(item)
-            else:
-                self._refuse(item)
-        self._changed.set()
+    @property
+    def end(self) -> End | None:
+        """The end of the items, if it was read."""
+        if not self._waiting:
+            return None
+        try:
+            last = self._waiting[-1]
+        except IndexError:  # the loop took the last item at this moment
+            return None
+        return last if isinstance(last, End) else None
 
-    def end(self, failure: BaseException | None = None) -> None:
-        """Say that there are no more, or what reading them raised."""
-        self._ended = True
-        self._failure = failure
-        self._changed.set()
+    # For workers
 
-    def close(self, refuse: Callable[[T], None]) -> None:
-        """Hand back what is not read, and all that is still given.
+    def poll(self) -> tuple[int, T] | None:
+        """Return the next item with its number, if there is one now.
 
         Raises:
-            BaseException: what the feed was ended by, which may not have been raised yet.
+            BaseException: The error that reading the items raised.
         """
-        self._refuse = refuse
-        while self._waiting:
-            refuse(self._waiting.popleft())
-        if self._failure is not None:
-            raise self._failure
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        while not self._waiting:
-            if self._failure is not None:
-                raise self._failure
-            if self._ended:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        return self._waiting.popleft()
-
-
-class _BargingLock:
-    """A lock that whoever comes while it is free has at once, past those that wait for it.
-
-    `asyncio.Lock` is fair: once a queue has formed behind an item that was slow to come, each
-    worker joins its end, and one item is read in each round of the loop.
-    """
-
-    def __init__(self) -> None:
-        self._is_held = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def __aenter__(self) -> None:
-        while self._is_held:
-            woken = asyncio.get_running_loop().create_future()
-            self._waiting.append(woken)
+        if self._waiting:
+            item = self._waiting[0]
+            if isinstance(item, End):
+                if item.failure is not None:
+                    raise item.failure
+                return None
+            self._waiting.popleft()
+        elif self.is_async or self.is_filled or self.read - self._taken >= self._window:
+            return None
+        else:
+            if self._opened is None:
+                self._opened = iter(cast("Iterable[T]", self._items))
             try:
-                await woken
-            except asyncio.CancelledError:
-                if not self._is_held:
-                    self._wake()  # this one was woken, and does not come
-                raise
-        self._is_held = True
+                item = next(cast("Iterator[T]", self._opened))
+            except StopIteration:
+                self._waiting.append(End())
+                return None
+        return self._number(item)
 
-    async def __aexit__(self, *_: object) -> None:
-        self._is_held = False
-        self._wake()
+    async def next(self) -> tuple[int, T] | None:
+        """Return the next item with its number, when it comes. None: no more items come.
 
-    def _wake(self) -> None:
-        while self._waiting:
-            woken = self._waiting.popleft()
-            if not woken.done():  # else it was cancelled
-                woken.set_result(None)
-                return
+        Raises:
+            BaseException: The error that reading the items raised.
+        """
+        while (found := self.poll()) is None:
+            # Not `end`: another thread may have appended items and the end since the poll.
+            if self._waiting and isinstance(self._waiting[0], End):
+                return None
+            if self.is_async and not self._is_awaited and self.room > 0:
+                return await self._next_async()
+            parked = asyncio.get_running_loop().create_future()
+            self._parked.append(parked)
+            await parked
+        return found
+
+    async def _next_async(self) -> tuple[int, T] | None:
+        self._is_awaited = True
+        try:
+            if self._opened is None:
+                self._opened = aiter(cast("AsyncIterable[T]", self._items))
+            return self._number(await anext(cast("AsyncIterator[T]", self._opened)))
+        except StopAsyncIteration:
+            self._waiting.append(End())
+            return None
+        finally:
+            self._is_awaited = False
+            if self._parked:
+                self.wake(1)
+
+    def _number(self, item: T) -> tuple[int, T]:
+        index = self.read
+        self.read = index + 1
+        return index, item
+
+    # For those who bring items, or make room for them
+
+    def fill(self, most: int) -> None:
+        """Read items in a blocking caller's thread, for a while. `wake` tells the workers.
+
+        A signal handler may raise between any two bytecodes. So each item goes from the iterable to
+        the queue in one step, and so does the end.
+        """
+        until = time.monotonic() + READ_SLICE
+        try:
+            if self._filling is None:
+                opened = iter(cast("Iterable[T]", self._items))
+                self._filling = map(next, repeat(opened), repeat(End()))
+            for _ in range(most):
+                self._waiting.extend(islice(self._filling, 1))
+                if self.end is not None or time.monotonic() > until:
+                    return
+        except Exception as error:  # noqa: BLE001 - raised when the items before it have results
+            self._waiting.append(End(error))
+
+    def note_taken(self, count: int) -> None:
+        """Make room: so many results were taken."""
+        self._taken += count
+        self.wake(count)
+
+    def wake(self, count: int | None = None) -> None:
+        """Have waiting workers poll again: so many, or one for each item that came."""
+        left = len(self._waiting) if count is None else count
+        while left and self._parked:
+            parked = self._parked.popleft()
+            if not parked.done():  # else its worker was cancelled
+                parked.set_result(None)
+                left -= 1
+
+    # For the end
+
+    def rest(self) -> Iterator[tuple[int, T]]:
+        """Hand out the items that no worker took."""
+        while self._waiting and not isinstance(item := self._waiting[0], End):
+            self._waiting.popleft()
+            yield self._number(item)
+
+    def close(self) -> AsyncGenerator[T] | None:
+        """Close the iterator, if it was made here. Return it if closing it has to be awaited."""
+        opened = cast("object", self._opened)
+        if opened is not self._items:
+            if isinstance(opened, AsyncGenerator):
+                return cast("AsyncGenerator[T]", opened)
+            if isinstance(opened, Generator):
+                opened.close()
+        return None
 
 
 class Fanout(Generic[T, R]):
     """Passes items through a coroutine function, and gives the results as they are taken.
 
-    A fixed number of workers share the items. One at a time reads the next item, when there is room
-    for its result and its start is due: at most `window` items, twice the concurrency, are read and
-    their results not taken. So a consumer that stops stops the workers, and memory does not grow.
+    A fixed number of workers share the items. At most `window` items, twice the concurrency, are
+    read whose results have not been taken. So a consumer that pauses stops the reading, and memory
+    does not grow.
 
     Every item that was read has one result: what `work` returns, or, if it was never started, what
     `skip` returns.
@@ -164,21 +257,16 @@ class Fanout(Generic[T, R]):
     ) -> None:
         self._work = work
         self._skip = skip
-        self._items = items
         self._concurrency = concurrency
         self.window: int = 2 * concurrency
+        self.source: Source[T] = Source(items, self.window)
         self._ordered = ordered
         self._interval = 0.0 if rate is None else 1 / rate
         self._now = now
         self._sleep = sleep
 
-        self._is_async = isinstance(items, AsyncIterable)
-        self._opened: Iterator[T] | AsyncIterator[T] | None = None
-        self._reading = _BargingLock()  # one worker at a time reads
-        self._room = asyncio.Event()
-        self._slot = -inf  # when the next start is due
-        self._read = 0
-        self._taken = 0
+        self._turn = asyncio.Lock()  # with a rate: one worker at a time waits for its start
+        self._next_start = 0.0
         self._early: dict[int, R] = {}  # in order: results whose turn has not come
         self._next_index = 0  # in order: whose turn it is
         self._results: deque[R] = deque()
@@ -194,54 +282,51 @@ class Fanout(Generic[T, R]):
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
         self.ended_at: float | None = None
-        """When the last item was done with; None: not yet."""
+        """When the last item was done with. None: not yet."""
 
     @property
     def read(self) -> int:
-        """How many items were read."""
-        return self._read
+        """Number of items that were read and have a result or a worker."""
+        return self.source.read
 
     @property
     def is_started(self) -> bool:
-        """Whether it was started, or closed before."""
+        """True if it was started, or closed before."""
         return self._started
 
     @property
     def wanted(self) -> int:
-        """How many more items a feed should be given now."""
-        if not isinstance(self._items, Feed) or self._items.ended or self._stopped:
-            return 0
-        return max(0, self.window - (self._read - self._taken) - len(self._items))
+        """Number of items that another thread should read now."""
+        is_filled = self.source.is_filled and not self._stopped and self.source.end is None
+        return max(0, self.source.room) if is_filled else 0
 
     # For the consumer
-
-    def feed(self) -> Feed[T]:
-        """Take the items from a feed instead: of a fan-out that was not started."""
-        feed = self._items = Feed[T]()
-        self._is_async = True
-        return feed
 
     def start(self) -> None:
         """Start the workers."""
         self._started = True
+        self._next_start = self._now()
         for _ in range(self._concurrency):
-            worker = asyncio.create_task(self._worker())
+            worker = asyncio.create_task(self._share_work())
             self._workers[worker] = None
             worker.add_done_callback(self._worker_ended)
 
     async def ready(self) -> bool:
-        """Wait for results; False: all of them were taken.
+        """Wait for results. Return False if all of them were taken.
 
         Raises:
-            BaseException: all of them were taken, and the items, or `work`, raised this.
+            BaseException: The error that ended the fan-out, once all results were taken.
         """
-        while not self._results:
+        while True:
+            if self._over.is_set():
+                self.refuse_rest()  # another thread may have read it since
+            if self._results:
+                return True
             if self._over.is_set():
                 self.raise_failure()
                 return False
             self._news.clear()
             await self._news.wait()
-        return True
 
     def take(self, most: int | None = None) -> list[R]:
         """Take the results that there are."""
@@ -251,23 +336,21 @@ class Fanout(Generic[T, R]):
             results.clear()
         else:
             taken = [results.popleft() for _ in range(most)]
-        self._taken += len(taken)
-        self._room.set()
+        self.source.note_taken(len(taken))
         return taken
 
     def take_one(self) -> R | None:
         """Take a result, if there is one."""
         if not self._results:
             return None
-        self._taken += 1
-        self._room.set()
+        self.source.note_taken(1)
         return self._results.popleft()
 
     def stop(self, failure: BaseException | None = None) -> None:
-        """Read no more items; those that are being worked on are finished.
+        """Read no more items. Those that are being worked on are finished.
 
         Args:
-            failure: What is to be raised when all results were taken, if nothing is yet.
+            failure: The error to raise when all results were taken, unless there is one already.
         """
         if self._failure is None and not self._over.is_set():
             self._failure = failure
@@ -291,14 +374,15 @@ class Fanout(Generic[T, R]):
             worker.cancel()
         if not self._over.is_set():
             await run_to_end(self._over.wait(), on_cancel=self._hurry)
+        self.refuse_rest()  # another thread may have read it since
 
     def refuse_rest(self) -> None:
-        """Make results of the items that a feed still has, without work on them."""
-        if isinstance(self._items, Feed):
-            self._items.close(self._refuse)
+        """Make results of the items that were read and never started, without work on them."""
+        for index, item in self.source.rest():
+            self._put(index, self._skip(index, item))
 
     def raise_failure(self) -> None:
-        """Raise what ended the fan-out, once."""
+        """Raise the error that ended the fan-out, once."""
         failure, self._failure = self._failure, None
         if failure is not None:
             try:
@@ -308,58 +392,45 @@ class Fanout(Generic[T, R]):
 
     # The workers
 
-    async def _worker(self) -> None:
+    async def _share_work(self) -> None:
+        """Work on one item after another: a worker."""
         worker = cast("asyncio.Task[None]", asyncio.current_task())
+        poll, work = self.source.poll, self._work
         try:
-            while True:
-                self._idle[worker] = None
-                async with self._reading:
-                    found = await self._read_next(worker)
-                del self._idle[worker]
-                if found is None:
+            while not self._must_end(worker):
+                found = None if self._interval else poll()
+                if found is None and (found := await self._wait_for_item(worker)) is None:
+                    self.stop()
                     return
-                self._put(found[0], await self._work(*found))
+                index, item = found
+                if self._stopped:  # by the items themselves
+                    self._put(index, self._skip(index, item))
+                else:
+                    self._put(index, await work(index, item))
         except asyncio.CancelledError as error:
             if not self._stopped:
                 self.stop(error)
         except BaseException as error:  # noqa: BLE001 - raised to the consumer
             self.stop(error)
 
-    async def _read_next(self, worker: "asyncio.Task[None]") -> tuple[int, T] | None:
-        """Read an item when there is room for its result and its start is due; None: no more."""
-        while self._read - self._taken >= self.window and not self._stopped:
-            self._room.clear()
-            await self._room.wait()
-        if self._stopped or worker.cancelling():
-            return None
-        if self._interval and (wait := self._slot - self._now()) > 0:
-            await self._sleep(wait)
-        if self._opened is None:
-            self._open()
-        try:
-            if self._is_async:
-                item = await anext(cast("AsyncIterator[T]", self._opened))
-            else:
-                item = next(cast("Iterator[T]", self._opened))
-        except (StopIteration, StopAsyncIteration):
-            self.stop()
-            return None
-        index = self._read
-        self._read += 1
-        if self._stopped:  # by the items themselves
-            self._put(index, self._skip(index, item))
-            return None
-        if self._interval:
-            self._slot = max(self._slot, self._now() - LATE) + self._interval
-        return index, item
+    def _must_end(self, worker: "asyncio.Task[None]") -> bool:
+        return self._stopped or worker.cancelling() > 0
 
-    def _open(self) -> None:
-        items = self._items
-        self._slot = self._now()
-        if self._is_async:
-            self._opened = aiter(cast("AsyncIterable[T]", items))
-        else:
-            self._opened = iter(cast("Iterable[T]", items))
+    async def _wait_for_item(self, worker: "asyncio.Task[None]") -> tuple[int, T] | None:
+        """Return the next item when it comes and its start is due. None: no more items come."""
+        self._idle[worker] = None
+        try:
+            if not self._interval:
+                return await self.source.next()
+            async with self._turn:
+                if (wait := self._next_start - self._now()) > 0:
+                    await self._sleep(wait)
+                found = await self.source.next()
+                earliest = self._now() - LATE_START_GRACE
+                self._next_start = max(self._next_start, earliest) + self._interval
+                return found
+        finally:
+            del self._idle[worker]
 
     def _put(self, index: int, result: R) -> None:
         if not self._ordered:
@@ -371,44 +442,34 @@ class Fanout(Generic[T, R]):
                 self._next_index += 1
         self._news.set()
 
-    def _refuse(self, item: T) -> None:
-        index = self._read
-        self._read += 1
-        self._put(index, self._skip(index, item))
-
     # The end
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.pop(worker)
-        self._idle.pop(worker, None)
         if worker.cancelling() and not self._stopped:  # by somebody else, who ends the loop, say
             self.stop(asyncio.CancelledError())
         if not self._workers:
             self._end()
 
     def _end(self) -> None:
-        """End the fan-out once no worker is left.
+        """End the fan-out, once no worker is left.
 
-        There are two steps. Items of a feed that were never started get their results, and an
-        iterator that was made here is closed. The second takes a task where the iterator is
-        asynchronous, and whatever becomes of that task, the fan-out is over when it is done.
+        To close an asynchronous iterator takes another task. Whatever becomes of that task, the
+        fan-out is over when it is done.
         """
-        closing: asyncio.Task[None] | None = None
+        left: AsyncGenerator[T] | None = None
         try:
             self.refuse_rest()
-            if self._opened is not self._items:
-                opened = cast("object", self._opened)
-                if isinstance(opened, AsyncGenerator):
-                    items = cast("AsyncGenerator[T]", opened)
-                    closing = self._closing = asyncio.create_task(self._close_items(items))
-                elif isinstance(opened, Generator):
-                    opened.close()
+            if (end := self.source.end) is not None:
+                self._failure = self._failure or end.failure
+            left = self.source.close()
         except BaseException as error:  # noqa: BLE001 - raised to the consumer
             self._failure = self._failure or error
-        if closing is None:
+        if left is None:
             self._conclude()
         else:
-            closing.add_done_callback(self._conclude)
+            self._closing = asyncio.create_task(self._close_items(left))
+            self._closing.add_done_callback(self._conclude)
 
     async def _close_items(self, opened: AsyncGenerator[T]) -> None:
         self._is_closing = True

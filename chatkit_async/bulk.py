@@ -14,7 +14,7 @@ import attrs
 from chatkit_async._attempts import Attempts, Limits
 from chatkit_async._codec import create_params
 from chatkit_async._failures import is_no_connection
-from chatkit_async._fanout import Fanout, Feed
+from chatkit_async._fanout import Fanout
 from chatkit_async._protocol import (
     Call,
     calling_line,
@@ -433,8 +433,10 @@ class BulkRun(Generic[RowT]):
     def __reduce__(self) -> str:
         raise not_picklable(type(self))
 
-    def _in_batches(self) -> "Batches[RowT]":
-        return Batches(self._fanout, self._start_once, self._stop_by)
+    def _parts(
+        self,
+    ) -> tuple[Fanout[RowT, Outcome[RowT]], Callable[[], None], Callable[[ChatKitError], None]]:
+        return self._fanout, self._start_once, self._stop_by
 
     def _start_once(self) -> None:
         if not self._fanout.is_started:
@@ -685,62 +687,14 @@ def checked_defaults(defaults: object) -> dict[str, object]:
     raise ParameterError(problems)
 
 
-# In batches, for the blocking run: it is in another thread, and each hop between the two costs -----
+# For the blocking run, which takes the outcomes in another thread -----------------------------------
 
 
-@attrs.frozen
-class Batch(Generic[RowT_co]):
-    """What the blocking run gets in one hop.
+def parts_of_run(
+    run: BulkRun[RowT],
+) -> tuple[Fanout[RowT, Outcome[RowT]], Callable[[], None], Callable[[ChatKitError], None]]:
+    """Return the fan-out of a run, and the functions that start the run and stop it by an error.
 
-    Attributes:
-        outcomes: Those that there are; none, and none wanted: the run is over.
-        wanted: How many more rows the feed should be given.
+    It is a function, so that no user of a run meets it.
     """
-
-    outcomes: list[Outcome[RowT_co]]
-    wanted: int
-
-
-@attrs.frozen
-class Batches(Generic[RowT]):
-    """A run as another thread takes it.
-
-    Attributes:
-        stop_by: Reads no more rows, ends every wait, and says why: the first reason counts.
-    """
-
-    _fanout: Fanout[RowT, Outcome[RowT]]
-    _start_once: Callable[[], None]
-    stop_by: Callable[[ChatKitError], None]
-
-    def feed(self) -> Feed[RowT]:
-        """Take the rows from a feed that they are handed to, instead: before the run starts."""
-        return self._fanout.feed()
-
-    async def next(self) -> Batch[RowT]:
-        """Wait until there are outcomes, or rows are wanted of a `Feed`, or the run is over.
-
-        Raises:
-            BaseException: what reading the rows raised, or a callable of yours, when it is over.
-        """
-        self._start_once()
-        if not self._fanout.wanted:
-            await self._fanout.ready()
-        return Batch(self.take(), self._fanout.wanted)
-
-    def take(self) -> list[Outcome[RowT]]:
-        """Take the outcomes that there are."""
-        return self._fanout.take()
-
-    def abandon(self) -> None:
-        """Make outcomes of the rows that its feed still has, where the loop ended before the run.
-
-        Raises:
-            BaseException: what the feed was ended by.
-        """
-        self._fanout.refuse_rest()
-
-
-def in_batches(run: BulkRun[RowT]) -> Batches[RowT]:
-    """Take a run from another thread: a function, so that no user of a run meets it."""
-    return run._in_batches()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    return run._parts()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]

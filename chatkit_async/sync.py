@@ -1,12 +1,10 @@
 """ChatKit: the blocking client, which runs AsyncChatKit's coroutines on a loop of its own."""
 
 import ssl as tls
-import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
-from itertools import islice
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -34,7 +32,7 @@ from chatkit_async.bulk import (
     CreateRowT,
     Outcome,
     RowT,
-    in_batches,
+    parts_of_run,
 )
 from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit, Derived
 from chatkit_async.errors import ClientClosedError
@@ -67,9 +65,6 @@ __all__ = ["BlockingBulkRun", "ChatKit", "Sessions", "SessionsWithRawResponse"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-READING = 0.01
-"""Seconds that rows are read for at a time: a slow input is not to hold its first rows back."""
 
 
 def _threads(client: "ChatKit | type[ChatKit]") -> "Threads":
@@ -410,7 +405,7 @@ class Sessions:
             defaults=defaults,
             **options,
         )
-        return BlockingBulkRun(run, rows, self._loop_thread)
+        return BlockingBulkRun(run, self._loop_thread)
 
     def cancel_many(
         self,
@@ -449,7 +444,7 @@ class Sessions:
             max_failures=max_failures,
             **options,
         )
-        return BlockingBulkRun(run, session_ids, self._loop_thread)
+        return BlockingBulkRun(run, self._loop_thread)
 
 
 class BlockingBulkRun(Generic[RowT]):
@@ -471,25 +466,15 @@ class BlockingBulkRun(Generic[RowT]):
     waiting keeps the outcomes waiting too. An asynchronous iterable is read in the client's thread.
     """
 
-    def __init__(
-        self,
-        run: BulkRun[RowT],
-        rows: Iterable[RowT] | AsyncIterable[RowT],
-        loop_thread: LoopThread,
-    ) -> None:
+    def __init__(self, run: BulkRun[RowT], loop_thread: LoopThread) -> None:
         self._run = run
-        self._batches = in_batches(run)
         self._loop_thread = loop_thread
-        self._rows: Iterable[RowT] | None = None
-        self._feed = None
-        if not isinstance(rows, AsyncIterable):
-            self._rows, self._feed = rows, self._batches.feed()
-        self._reader: Iterator[RowT] | None = None
-        self._failure: Exception | None = None
+        self._fanout, self._start_once, self._stop_by = parts_of_run(run)
+        self._source = self._fanout.source
+        self._source.is_filled = not self._source.is_async
         self._wanted = 0
         self._over = False
         # Filled in one thread and emptied in the other: Ctrl-C between the two loses nothing.
-        self._read: deque[RowT] = deque()
         self._outcomes: deque[Outcome[RowT]] = deque()
 
     @property
@@ -556,27 +541,10 @@ class BlockingBulkRun(Generic[RowT]):
 
     def _go_on(self) -> None:
         """Read rows, if any are wanted, and wait for outcomes, or for more to be wanted."""
-        self._read_rows()
-        self._on_loop(self._next_batch)
-
-    def _read_rows(self) -> None:
-        """Read as many rows as are wanted, for a while."""
-        if self._rows is None or not self._wanted:
-            return
-        until = time.monotonic() + READING
-        try:
-            if self._reader is None:
-                self._reader = iter(self._rows)
-            for _ in range(self._wanted):
-                read = len(self._read)
-                # In one step: Ctrl-C comes before a row is read, or when it is held.
-                self._read.extend(islice(self._reader, 1))
-                if len(self._read) == read:
-                    self._rows = None
-                if self._rows is None or time.monotonic() > until:
-                    return
-        except Exception as error:  # noqa: BLE001 - raised when the rows before it have outcomes
-            self._rows, self._failure = None, error
+        wanted, self._wanted = self._wanted, 0
+        if wanted:
+            self._source.fill(wanted)
+        self._on_loop(self._advance)
 
     def _on_loop(
         self, method: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kwargs: P.kwargs
@@ -587,31 +555,29 @@ class BlockingBulkRun(Generic[RowT]):
         except ClientClosedError as error:
             if not self._loop_thread.has_ended() or not self._run.summary.read:
                 raise
-            if self._rows is not None or self._feed is None or self._failure is not None:
-                self._batches.stop_by(error.with_traceback(None))  # there may be more rows
+            end = self._source.end
+            if end is None or end.failure is not None:  # there may be more rows
+                self._stop_by(error.with_traceback(None))
             # The workers came to their end with the loop: what they had has its outcome.
+            self._fanout.refuse_rest()
+            self._take()
             self._over = True
-            self._hand_over()
-            with suppress(Exception):  # what reading raised: the run was stopped before
-                self._batches.abandon()
-            self._outcomes += self._batches.take()
 
     # On the loop
 
-    async def _next_batch(self) -> None:
-        self._hand_over()
-        batch = await self._batches.next()
-        self._outcomes += batch.outcomes
-        self._wanted = batch.wanted
-        self._over = not batch.outcomes and not batch.wanted
+    async def _advance(self) -> None:
+        self._start_once()
+        self._source.wake()
+        if not self._fanout.wanted:
+            await self._fanout.ready()
+        any_taken = self._take()
+        self._wanted = self._fanout.wanted
+        self._over = not any_taken and not self._wanted
 
-    def _hand_over(self) -> None:
-        """Give the run what was read."""
-        if self._feed is not None:
-            while self._read:
-                self._feed.give([self._read.popleft()])
-            if self._rows is None:
-                self._feed.end(self._failure)
+    def _take(self) -> bool:
+        taken = self._fanout.take()
+        self._outcomes += taken
+        return bool(taken)
 
     async def _leave(
         self,
@@ -619,11 +585,10 @@ class BlockingBulkRun(Generic[RowT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._hand_over()
         try:
             await self._run.__aexit__(exc_type, exc, traceback)
         finally:
-            self._outcomes += self._batches.take()
+            self._take()
             self._over = True
 
     async def _stop(self) -> None:

@@ -48,7 +48,7 @@ from chatkit_async import (
 )
 from chatkit_async._attempts import Attempts, Seam
 from chatkit_async._transport import Transport
-from chatkit_async.bulk import AlikeFailures, BulkRun, cancellation, in_batches
+from chatkit_async.bulk import AlikeFailures, BulkRun, cancellation, parts_of_run
 from chatkit_async.emulator import Emulator, TokenBucket
 from chatkit_async.options import Settings
 
@@ -1188,38 +1188,20 @@ async def test_rows_start_at_the_rate_that_was_asked_for(emulator):
 
 
 @on_virtual_time(latency=1.0)
-async def test_rows_that_were_fed_and_never_started_are_not_attempted(emulator):
+async def test_filled_rows_that_never_start_are_not_attempted(emulator):
     async with virtual.client(emulator) as client:
-        run = client.sessions.create_many([], defaults=DEFAULTS, concurrency=4)
-        feed = in_batches(run).feed()
+        run = client.sessions.create_many(users(8), defaults=DEFAULTS, concurrency=4)
+        fanout, _, _ = parts_of_run(run)
+        fanout.source.is_filled = True
         async with run:
-            feed.give(users(8))
+            fanout.source.fill(8)
+            fanout.source.wake()
             await asyncio.sleep(0.5)
             run.stop()
         outcomes = [outcome async for outcome in run]
 
     assert kinds(outcomes) == {"unknown": 4, "not_attempted": 4}
     assert run.summary.read == 8
-
-
-@on_virtual_time(latency=1.0)
-async def test_a_run_can_be_fed_and_drained_in_chunks(emulator):
-    left, outcomes = iter(users(50)), []
-    async with virtual.client(emulator) as client:
-        run = client.sessions.create_many(left, defaults=DEFAULTS, concurrency=4)
-        batches = in_batches(run)
-        feed = batches.feed()
-        batch = await batches.next()
-        assert (batch.outcomes, batch.wanted) == ([], 8)
-        while batch.outcomes or batch.wanted:
-            chunk = [user for _, user in zip(range(batch.wanted), left, strict=False)]
-            feed.give(chunk)
-            if len(chunk) < batch.wanted:
-                feed.end()
-            batch = await batches.next()
-            outcomes += batch.outcomes
-
-    assert kinds(outcomes) == {"created": 50}
 
 
 def test_a_row_to_cancel_needs_no_more_than_its_id():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from functools import wraps
-from itertools import cycle, islice, pairwise
+from itertools import cycle, pairwise
 from random import Random
 
 import attrs
@@ -15,7 +16,7 @@ import virtual
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatkit_async._fanout import LATE, Fanout, Feed, _BargingLock
+from chatkit_async._fanout import LATE_START_GRACE, End, Fanout
 
 
 def on_virtual_time(test):
@@ -304,24 +305,6 @@ async def test_a_pause_of_the_items_leaves_no_queue_behind_it():
     assert under_way[-100:-16] == [16] * 84
 
 
-@on_virtual_time
-async def test_a_worker_that_is_cancelled_when_its_turn_has_come_gives_it_to_another():
-    lock, order = _BargingLock(), []
-
-    async def holds(name):
-        async with lock:
-            order.append(name)
-            await asyncio.sleep(1)
-
-    async with lock:
-        workers = [asyncio.create_task(holds(name)) for name in "abc"]
-        await asyncio.sleep(1)
-        workers[0].cancel()  # while it waits
-    workers[1].cancel()  # when it has been woken
-    await asyncio.wait(workers)
-    assert order == ["c"]
-
-
 @pytest.mark.parametrize("kind", [Opened, OpenedAsync])
 @pytest.mark.parametrize("end", ["the end", "stop", "close", "close while it is read"])
 @on_virtual_time
@@ -464,15 +447,21 @@ async def test_stopping_does_not_wait_for_items_that_do_not_come():
     assert now() == 1
 
 
+@pytest.mark.parametrize("rate", [None, 4])
 @pytest.mark.parametrize("ordered", [False, True])
 @on_virtual_time
-async def test_an_item_that_the_items_stopped_at_is_skipped(ordered):
+async def test_an_item_that_the_items_stopped_at_is_skipped(ordered, rate):
     def items():
         yield "first"
         fanout.stop()
         yield "second"
 
-    fanout = fan_out(items(), skip=lambda index, item: (index, f"skipped {item}"), ordered=ordered)
+    fanout = fan_out(
+        items(),
+        skip=lambda index, item: (index, f"skipped {item}"),
+        ordered=ordered,
+        rate=rate,
+    )
     fanout.start()
 
     assert sorted(await taken(fanout)) == [(0, "done"), (1, "skipped second")]
@@ -696,7 +685,7 @@ async def test_after_a_pause_of_the_items_there_is_no_burst():
 
     _, *others = work.started
     assert all(
-        sum(start <= each < start + span for each in others) <= 10 * (span + LATE) + 1
+        sum(start <= each < start + span for each in others) <= 10 * (span + LATE_START_GRACE) + 1
         for start in others
         for span in (0.1, 0.5, 1.0)
     )
@@ -714,24 +703,33 @@ async def test_stopping_does_not_wait_for_a_start_that_is_due_later():
     assert now() == 5
 
 
-# Feeds
+# Items that another thread reads
+
+
+def fill(fanout, most=None):
+    """Read what is wanted, as a blocking caller does."""
+    if most := most or fanout.wanted:
+        fanout.source.fill(most)
+        fanout.source.wake()
+
+
+def filled(items, *args, **options):
+    fanout = fan_out(items, *args, **options)
+    fanout.source.is_filled = True
+    return fanout
 
 
 @on_virtual_time
-async def test_a_feed_is_given_what_there_is_room_for():
-    feed = Feed()
-    fanout = fan_out(feed)
+async def test_source_is_filled_as_far_as_there_is_room():
+    items = iter(range(20))
+    fanout = filled(items)
     fanout.start()
-    given = 0
     results = []
-    while wanted := fanout.wanted:
-        chunk = range(given, min(given + wanted, 20))
-        given = chunk.stop
-        feed.give(chunk)
-        assert fanout.wanted == 0 or given == 20
-        if given == 20:
-            feed.end()
+    while fanout.wanted:
+        fill(fanout)
+        assert not fanout.wanted
         await fanout.ready()
+        assert fanout.read - len(results) <= fanout.window
         results += fanout.take()
     results += await taken(fanout)
 
@@ -739,26 +737,21 @@ async def test_a_feed_is_given_what_there_is_room_for():
 
 
 @on_virtual_time
-async def test_a_feed_is_waited_for():
-    fanout = fan_out(failing([]))
-    feed = fanout.feed()  # instead
+async def test_filled_source_is_waited_for():
+    fanout = filled([1])
     fanout.start()
     await asyncio.sleep(5)
-    feed.give([1])
-    assert await fanout.ready()
-    feed.end()
+    fill(fanout)
 
     assert await taken(fanout) == [(0, "done")]
     assert now() == 6
 
 
 @on_virtual_time
-async def test_what_ended_a_feed_is_raised_after_its_results():
-    feed = Feed()
-    fanout = fan_out(feed)
+async def test_failed_fill_is_raised_after_the_results():
+    fanout = filled(failing([1, 2]))
     fanout.start()
-    feed.give([1, 2])
-    feed.end(ReadError())
+    fill(fanout)
 
     assert await fanout.ready()
     await asyncio.sleep(1)
@@ -769,23 +762,79 @@ async def test_what_ended_a_feed_is_raised_after_its_results():
 
 @pytest.mark.parametrize("started", [False, True])
 @on_virtual_time
-async def test_what_a_feed_was_given_and_is_not_read_is_skipped(started):
-    feed = Feed()
-    fanout = fan_out(feed)
+async def test_filled_items_that_never_start_are_skipped(started):
+    fanout = filled(range(8))
     if started:
         fanout.start()
-    feed.give(range(6))
+    fill(fanout, 6)
     await asyncio.sleep(0.5)
     fanout.stop()
     assert fanout.wanted == 0
-    feed.give([6])  # on its way when it was stopped
+    fill(fanout, 1)  # on its way when it was stopped
     await fanout.close()
-    feed.give([7])
+    fill(fanout, 1)  # and when it had ended
 
     kinds = [kind for _, kind in sorted(await taken(fanout))]
     assert kinds == (["cancelled"] * 3 if started else ["skipped"] * 3) + ["skipped"] * 5
-    assert feed.ended
     assert fanout.read == 8
+
+
+@on_virtual_time
+async def test_closing_again_skips_what_was_filled_since():
+    fanout = filled(range(3))
+    await fanout.close()
+    fill(fanout, 2)
+    await fanout.close()
+
+    assert fanout.take() == [(0, "skipped"), (1, "skipped")]
+
+
+@on_virtual_time
+async def test_end_is_not_found_while_the_last_item_is_taken():
+    class Taken(deque):
+        """A queue that the loop empties after another thread saw an item in it."""
+
+        def __getitem__(self, index):
+            self.clear()
+            return super().__getitem__(index)
+
+    fanout = filled([1])
+    fanout.source._waiting = Taken([0])
+
+    assert fanout.source.end is None
+    await fanout.close()
+
+
+@pytest.mark.parametrize("polls", [1, 2, 3, 4])
+@on_virtual_time
+async def test_items_filled_right_after_a_poll_are_worked_on(polls):
+    fanout = filled([1, 2])
+    poll, left = fanout.source.poll, iter(range(polls))
+
+    def poll_before_the_fill():
+        found = poll()
+        if next(left, None) == polls - 1:
+            fanout.source.fill(3)  # by another thread, before the loop looks again
+        return found
+
+    fanout.source.poll = poll_before_the_fill
+    fanout.start()
+    await asyncio.sleep(0)
+    fanout.source.wake()
+
+    assert sorted(await taken(fanout)) == [(0, "done"), (1, "done")]
+
+
+@on_virtual_time
+async def test_fill_reads_the_end_once():
+    fanout = filled([1])
+    for _ in range(3):
+        fanout.source.fill(5)
+    assert fanout.wanted == 0
+    assert [type(each) for each in fanout.source._waiting] == [int, *[End] * 3]
+    await fanout.close()
+
+    assert fanout.take() == [(0, "skipped")]
 
 
 # Whatever happens
@@ -813,7 +862,6 @@ class Story:
     results: list = attrs.field(factory=list)
     raised: list = attrs.field(factory=list)
     work: Work = attrs.field(factory=lambda: Work(float))
-    feed: Feed = attrs.field(factory=Feed)
     fanout: Fanout = None
 
     def items(self):
@@ -829,39 +877,29 @@ class Story:
             await asyncio.sleep(self.pause)
             yield each
 
-    def supply(self, left):
-        """Give a feed what it wants."""
-        try:
-            for _ in range(self.fanout.wanted):
-                self.feed.give([next(left)])
-        except StopIteration:
-            self.feed.end()
-        except ReadError as error:
-            self.feed.end(error)
-
     async def consume(self):
-        fanout, left = self.fanout, self.items()
+        fanout = self.fanout
         fanout.start()
         try:
-            self.supply(left)
+            fill(fanout)
             for pause in cycle(self.pauses):
                 if not await fanout.ready():
                     return
                 assert fanout.read - len(self.results) <= fanout.window
                 self.results += fanout.take(self.chunk)
                 await asyncio.sleep(pause)
-                self.supply(left)
+                fill(fanout)
                 if self.leaves_at is not None and now() >= self.leaves_at:
                     return
         finally:
             await fanout.close()
 
     async def play(self):
-        items = {"iterable": self.items, "async": self.async_items, "feed": lambda: self.feed}
-        items = items[self.source]()
+        items = self.async_items() if self.source == "async" else self.items()
         self.fanout = fan_out(
             items, self.work, concurrency=self.concurrency, ordered=self.ordered, rate=self.rate
         )
+        self.fanout.source.is_filled = self.source == "filled"
         consuming = asyncio.create_task(self.consume())
         happenings = (self.stops_at, self.fanout.stop), (self.cancelled_at, consuming.cancel)
         loop = asyncio.get_running_loop()
@@ -894,7 +932,7 @@ class Story:
             assert {kind for _, kind in self.results} <= {"done"}
         if self.rate is not None:
             apart = (later - start for start, later in pairwise(self.work.started))
-            assert all(each >= 1 / self.rate - LATE - 1e-5 for each in apart)
+            assert all(each >= 1 / self.rate - LATE_START_GRACE - 1e-5 for each in apart)
 
 
 seconds = st.sampled_from([0, 0, 1, 2, 7])
@@ -904,7 +942,7 @@ moments = st.none() | st.integers(0, 20)
 @given(
     st.builds(
         Story,
-        source=st.sampled_from(["iterable", "async", "feed"]),
+        source=st.sampled_from(["iterable", "async", "filled"]),
         seconds=st.lists(seconds, max_size=30),
         fails_at=st.none() | st.integers(0, 30),
         pause=st.sampled_from([0, 0, 1, 3]),
@@ -929,10 +967,10 @@ class Interrupted:
         self.taken = []
         self.results = []
         self.closed = True
-        items = getattr(self, source)()
-        self.feed = items if source == "feed" else None
-        self.left = iter(range(20))
+        items = self.async_iterable() if source == "async_iterable" else self.iterable()
+        self.is_filled = source == "filled"
         self.fanout = fan_out(items, self.work, ordered=ordered)
+        self.fanout.source.is_filled = self.is_filled
 
     def iterable(self):
         """Items whose iterator the fan-out makes, and therefore closes."""
@@ -964,17 +1002,6 @@ class Interrupted:
 
         return Items()
 
-    def feed(self):
-        return Feed()
-
-    def supply(self):
-        if self.feed is not None:
-            for each in islice(self.left, self.fanout.wanted):
-                self.taken.append(each)
-                self.feed.give([each])
-            if len(self.taken) == 20:
-                self.feed.end()
-
     async def work(self, index, item):
         try:
             for _ in range(1 + item % 3):
@@ -986,11 +1013,11 @@ class Interrupted:
     async def consume(self):
         self.fanout.start()
         try:
-            self.supply()
+            fill(self.fanout)
             while await self.fanout.ready():
                 self.results.append(self.fanout.take_one())
                 await asyncio.sleep(0)
-                self.supply()
+                fill(self.fanout)
         finally:
             await self.fanout.close()
 
@@ -1001,12 +1028,12 @@ class Interrupted:
         assert self.fanout.ended_at is not None
         assert [index for index, _ in sorted(self.results)] == self.taken
         assert self.fanout.read == len(self.taken)
-        assert self.closed
+        assert self.closed or self.is_filled  # it belongs to the other thread
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-@pytest.mark.parametrize("source", ["iterable", "async_iterable", "feed"])
+@pytest.mark.parametrize("source", ["iterable", "async_iterable", "filled"])
 @pytest.mark.parametrize("way", cancelling.WAYS)
 def test_a_consumer_may_be_cancelled_at_any_turn(source, ordered, way):
     def interrupted():

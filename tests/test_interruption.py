@@ -18,13 +18,13 @@ import threading
 import pytest
 from patience import PATIENCE
 
-from chatkit_async import ChatKit, ClientClosedError, _loop_thread, sync, web
+from chatkit_async import ChatKit, ClientClosedError, _fanout, _loop_thread, sync, web
 from chatkit_async.emulator import Emulator
 from chatkit_async.web import BlockingClientSecretEndpoint
 
 STRIDE = int(os.environ.get("SWEEP_STRIDE", "31"))
 WANTED = {"user": "user_123", "workflow": "wf_123"}
-SWEPT = {module.__file__ for module in (_loop_thread, sync, web)}
+SWEPT = {module.__file__ for module in (_fanout, _loop_thread, sync, web)}
 
 # Without coverage, which traces too: two ways to trace at once can crash Python 3.12.
 pytestmark = [pytest.mark.unmeasured, pytest.mark.sweep(every=1)]

@@ -19,7 +19,7 @@ from chatkit_async import (
     ChatKit,
     ClientClosedError,
     ParameterError,
-    sync,
+    _fanout,
 )
 from chatkit_async._fanout import Fanout
 from chatkit_async.emulator import Emulator
@@ -142,7 +142,7 @@ def test_rows_of_an_asynchronous_iterable_are_read_in_the_clients_thread(create_
 
 def test_a_slow_input_does_not_hold_its_first_rows_back(create_many, emulator, monkeypatch):
     # As slow as can be: after each row, the time for reading is over.
-    monkeypatch.setattr(sync, "READING", -1)
+    monkeypatch.setattr(_fanout, "READ_SLICE", -1)
 
     def rows():
         for number, user in enumerate(users(10)):
@@ -349,7 +349,7 @@ def test_a_client_that_is_closed_under_it_loses_no_outcome(
 def test_a_client_that_is_closed_after_the_last_row_stopped_nothing(
     client, create_many, monkeypatch
 ):
-    monkeypatch.setattr(sync, "READING", 60)  # all are read at once
+    monkeypatch.setattr(_fanout, "READ_SLICE", 60)  # all are read at once
     run = create_many(users(5))
     first = next(run)
     while run.summary.created < 5:
@@ -379,7 +379,7 @@ def test_a_client_that_is_closed_before_a_failed_reading_is_raised_stops_the_run
         yield from users(5)
         raise LookupError("the file ends here")
 
-    monkeypatch.setattr(sync, "READING", 60)  # all are read at once
+    monkeypatch.setattr(_fanout, "READ_SLICE", 60)  # all are read at once
     monkeypatch.setattr(Fanout, "_end", end)
     run = create_many(rows())
     outcomes = [next(run)]
