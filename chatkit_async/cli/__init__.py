@@ -11,6 +11,7 @@ from chatkit_async.cli._demo import demo
 from chatkit_async.cli._doctor import doctor
 from chatkit_async.cli._emulator import emulator
 from chatkit_async.cli._failures import reported
+from chatkit_async.cli._options import ARGUMENTS
 from chatkit_async.cli._sessions import cancel, create
 
 __all__ = ["commands"]
@@ -18,6 +19,10 @@ __all__ = ["commands"]
 
 class _Commands(click.Group):
     """A group whose commands fail with a paragraph and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         with reported():

@@ -1,8 +1,9 @@
 """Options that several commands have."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+import shlex
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -11,7 +12,17 @@ from chatkit_async.options import TIMEOUT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+ARGUMENTS = "chatkit_async.arguments"
+"""The key of the program's arguments in `meta` of click's context."""
+
 logger = logging.getLogger("chatkit_async")
+
+
+def command_with(*more: str, without: Collection[str] = ()) -> str:
+    """Return the current command line with other arguments, for a shell."""
+    given = cast("list[str]", click.get_current_context().meta[ARGUMENTS])
+    kept = [argument for argument in given if argument not in without]
+    return shlex.join(["chatkit-async", *kept, *(one for one in more if one not in kept)])
 
 
 class _ToStderr(logging.Handler):
