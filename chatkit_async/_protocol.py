@@ -24,7 +24,7 @@ from chatkit_async.errors import (
     ResponseErrorKind,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
-from chatkit_async.models._base import ReplyObject, member_class, model, promised_object
+from chatkit_async.models._base import ReplyObject, member_class, promised_object
 from chatkit_async.options import QueryValue, RequestOptions, request_problems
 from chatkit_async.secret import MASK, Secret, clean_text, mask_json, mask_text, printable
 
@@ -159,25 +159,6 @@ def cancel_session(session_id: str, options: RequestOptions) -> Call[ChatSession
         headers=_headers(options),
         body=None if extra_body is None else _codec.encode(None, extra_body),
         subject=("id", session_id),
-    )
-
-
-@model
-class ThreadsProbe(ReplyObject):
-    """A list of threads, of which nothing but its kind is looked at: threads are private."""
-
-    object: Literal["list"]
-
-
-def probe_threads() -> Call[ThreadsProbe]:
-    """Build the call that asks for one thread, to see if threads can be read."""
-    return Call(
-        method="GET",
-        route=THREADS_ROUTE,
-        path=f"{THREADS_ROUTE}?limit=1",
-        result=ThreadsProbe,
-        headers={},
-        body=None,
     )
 
 
@@ -484,12 +465,13 @@ def _normal(text: str) -> str:
 
 def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APIStatusError:
     said, body = _error_body(reply, secrets)
-    if call.route.startswith(THREADS_ROUTE):
+    is_private = call.route.startswith(THREADS_ROUTE)
+    if is_private:
         body = {"error": said} if said else None  # whatever else is in it may be a conversation
     headers: CIMultiDict[str] = CIMultiDict(
         (
             clean_text(name, secrets),
-            MASK if name.lower() == "set-cookie" else clean_text(value, secrets),
+            clean_text(value, secrets) if _is_shown(name.lower(), is_private=is_private) else MASK,
         )
         for name, value in reply.headers.items()
     )
@@ -504,6 +486,40 @@ def _status_error(call: Call[T], reply: Reply, secrets: Iterable[str]) -> APISta
         retry_after=retry_after(reply.headers),
         request_id=reply.clean_request_id(secrets),
     )
+
+
+def _is_shown(header: str, *, is_private: bool) -> bool:
+    """Return True if an error may show a header's value. Replies about threads are private."""
+    return header in _PLAIN_HEADERS or (not is_private and header != "set-cookie")
+
+
+_PLAIN_HEADERS = {
+    "allow",
+    "cf-ray",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "location",
+    "openai-organization",
+    "openai-processing-ms",
+    "openai-version",
+    "retry-after",
+    "retry-after-ms",
+    "server",
+    "transfer-encoding",
+    "via",
+    "www-authenticate",
+    "x-envoy-upstream-service-time",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-request-id",
+    "x-should-retry",
+}
+"""Headers that say what happened to a request, and nothing of a conversation. A file's name, for
+example, would be in `Content-Disposition`."""
 
 
 def _members(value: object) -> dict[str, object]:

@@ -238,9 +238,10 @@ class APIStatusError(APIError):
 
     Attributes:
         status_code: The HTTP status.
-        headers: The reply's headers; names are case-insensitive.
+        headers: The reply's headers; names are case-insensitive. Of a reply about threads, the
+            values of headers that could quote a conversation are masked.
         body: The reply's body: its JSON, or its text when it is none. Cut to 16 KiB; what looks
-            like a secret is masked.
+            like a secret is masked. Of a reply about threads, only the API's error is kept.
         code: The API's error code, such as `invalid_api_key`.
         param: The parameter that the API objects to.
         type: The API's error type, such as `invalid_request_error`.

@@ -203,9 +203,9 @@ class Sweep(Generic[ItemT]):
             if failure is None:
                 continue
             try:
-                gone = isinstance(failure, BadRequestError | NotFoundError)
+                refused = isinstance(failure, BadRequestError | NotFoundError)
                 # A server that ignores a deleted cursor starts the list again each time.
-                if not news or not (gone or (again and isinstance(failure, APIResponseError))):
+                if not news or not (refused or (again and cursors.is_circle)):
                     raise failure
             finally:
                 del failure  # its traceback holds this frame
@@ -255,9 +255,13 @@ class _Cursors:
 
     One of them is kept to compare with, the last whose number is a power of two: any cycle comes
     back to it, and no other has to be remembered (Brent's algorithm).
+
+    Attributes:
+        is_circle: True once a cursor came back.
     """
 
     def __init__(self, start: str | None) -> None:
+        self.is_circle: bool = False
         self._last = self._kept = start
         self._moves = 0
 
@@ -269,7 +273,8 @@ class _Cursors:
         """
         if cursor is None:
             raise page_error("it has more pages, but no last_id and no item with an id to go on")
-        if cursor in {self._last, self._kept}:
+        self.is_circle = cursor in {self._last, self._kept}
+        if self.is_circle:
             raise page_error("its last_id was used before, so the list would never end")
         self._last = cursor
         self._moves += 1

@@ -204,6 +204,17 @@ async def test_restart_reaches_an_item_without_creation_time():
     assert error.cursor == "cthr_2"
 
 
+async def test_unusable_page_after_a_restart_is_an_error():
+    first = page(thread(3), thread(2), more=True)
+    bad = APIResponseError("truncated", kind="truncated")
+    pages, requests = scripted(first, refused(), page(thread(1), more=True), bad, page(thread(0)))
+    found, error = await numbers_until(APIResponseError, pages)
+
+    assert found == [3, 2, 1]
+    assert (error.kind, error.cursor) == ("truncated", "cthr_1")
+    assert requests == [None, "cthr_2", None, "cthr_1"]
+
+
 async def test_owner_that_is_gone_ends_the_list():
     async def check_owner():
         raise NotFoundError("no such thread", status_code=404)

@@ -663,19 +663,6 @@ def test_invalid_url_is_the_base_urls_fault(call):
     assert message.endswith("(POST /chatkit/sessions). Check base_url: it should end with /v1")
 
 
-def test_threads_probe_asks_for_one_thread():
-    probe = _protocol.probe_threads()
-    assert (probe.method, probe.path) == ("GET", "/chatkit/threads?limit=1")
-    assert (probe.body, probe.headers) == (None, {})
-
-
-def test_threads_probe_leaves_nothing_behind():
-    probe = _protocol.probe_threads()
-    error = failure(b"", call=probe)
-    assert error.message == "the API replied 200, but without a body"
-    assert failure(error_of(), 404, call=probe).message.endswith(": No")
-
-
 def test_invalid_url_under_v1_may_be_a_withdrawal():
     message = failure(error_of(message="Invalid URL (POST /v1/chatkit/sessions)"), 404).message
     assert message.endswith(f". Check base_url: it should end with /v1. {WITHDRAWAL}")

@@ -10,20 +10,11 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from chatkit_async._attempts import Attempts
-from chatkit_async._protocol import (
-    THREADS_ROUTE,
-    WITHDRAWAL,
-    http_date,
-    is_invalid_url,
-    probe_threads,
-)
-from chatkit_async._transport import Transport
+from chatkit_async._protocol import THREADS_ROUTE, WITHDRAWAL, http_date, is_invalid_url
 from chatkit_async.cli._finding import Finding
 from chatkit_async.cli._settings import Target
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import (
-    APIResponseError,
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -31,7 +22,6 @@ from chatkit_async.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from chatkit_async.options import Settings
 
 NO_SUCH_SESSION = "cksess_chatkit_async_doctor"
 """Cancelling it changes nothing, and needs the key, its permissions and the path to be right."""
@@ -171,30 +161,25 @@ async def _request(timeout: float) -> tuple[Finding, Mapping[str, str] | None]:
 
 async def _threads(timeout: float, *, sessions_refused: bool) -> Finding:
     """Ask for one thread with the same key. Threads are private: no reply is shown."""
-    settings = Settings.resolve({"timeout": timeout, "max_retries": 0})
-    transport = Transport(max_connections=1)
     try:
-        done = await Attempts(settings, transport).call(probe_threads(), {})
+        async with AsyncChatKit(timeout=timeout, max_retries=0) as client:
+            await client.threads.list(limit=1)
     except NotFoundError as error:
         said = "the server has no threads API at this base URL: it answered 404"
         if not is_invalid_url(error.message):
             said = f"threads cannot be read: {_status(error)}"
         return Finding("threads", "warning", said)
-    except (APIStatusError, APIResponseError) as error:
+    except APIStatusError as error:
         return Finding("threads", "warning", f"threads cannot be read: {_status(error)}")
     except ChatKitError as error:
         return Finding("threads", "warning", f"threads cannot be read: {error}")
-    finally:
-        await transport.close()
-    if getattr(done.result, "object", None) != "list":
-        return Finding("threads", "warning", "threads cannot be read: the reply is no list")
     if sessions_refused:
         said = "sessions are refused, threads are readable: export them now"
         return Finding("threads", "warning", said, (WITHDRAWAL,))
     return Finding("threads", "ok", "threads are readable with this key")
 
 
-def _status(error: APIStatusError | APIResponseError) -> str:
+def _status(error: APIStatusError) -> str:
     return f"the API replied {error.status_code} to GET {THREADS_ROUTE} (request id {error.request_id})"
 
 

@@ -270,8 +270,8 @@ async def test_readable_threads_are_to_be_exported(examine, status):
         (refusal("410 Gone"), "replied 410"),
         (refusal("500 Oops"), "replied 500"),
         (http(b"<html>TITLE"), "replied 200"),
-        (http(b'{"object": "TITLE"}'), "the reply is no list"),
-        (http(b'{"data": ["TITLE"]}'), "the reply is no list"),
+        (http(b'{"object": "TITLE"}'), "not a usable page"),
+        (http(b'{"data": ["TITLE"]}'), "not a usable page"),
         (CLOSE, "closed the connection"),
     ],
 )
