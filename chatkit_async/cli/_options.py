@@ -1,13 +1,15 @@
 """Options that several commands have."""
 
+import json
 import logging
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar, cast
 
 import click
 
 from chatkit_async.cli._output import note, without_secrets
+from chatkit_async.models import StateVariable
 from chatkit_async.options import TIMEOUT
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,3 +87,41 @@ def timeout_option(
         metavar="SECONDS",
         help=text,
     )
+
+
+def _state_variables(
+    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+) -> dict[str, StateVariable] | None:
+    variables: dict[str, StateVariable] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        is_json = name.endswith(":")
+        name = name.removesuffix(":")
+        if not name or not equals:
+            raise click.BadParameter(f"{text!r} should be NAME=TEXT, or NAME:=NUMBER.")
+        if name in variables:
+            raise click.BadParameter(f"{name!r} is given twice.")
+        variables[name] = _from_json(text, value) if is_json else value
+    return variables or None
+
+
+def _from_json(text: str, value: str) -> StateVariable:
+    try:
+        decoded: object = json.loads(value)
+    except (ValueError, RecursionError):
+        decoded = None
+    if not isinstance(decoded, bool | int | float):
+        raise click.BadParameter(f"{text!r}: after := there should be a number, true or false.")
+    return decoded
+
+
+def state_variable_option(command: F) -> F:
+    """Add `--state-variable`."""
+    return click.option(
+        "--state-variable",
+        "state_variables",
+        multiple=True,
+        metavar="NAME=TEXT",
+        callback=_state_variables,
+        help="A variable for the workflow; NAME:=3, NAME:=true for what is not text. Repeatable.",
+    )(command)

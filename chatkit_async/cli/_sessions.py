@@ -1,14 +1,19 @@
 """`chatkit-async create` and `chatkit-async cancel`."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import TypeVar
 
 import click
 
 from chatkit_async.cli._failures import exit_code
-from chatkit_async.cli._options import debug_option, json_option, secret_option, timeout_option
+from chatkit_async.cli._options import (
+    debug_option,
+    json_option,
+    secret_option,
+    state_variable_option,
+    timeout_option,
+)
 from chatkit_async.cli._output import (
     Page,
     note,
@@ -38,44 +43,11 @@ from chatkit_async.sessions import AsyncSessions
 P = TypeVar("P")
 
 
-def _state_variables(
-    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
-) -> dict[str, StateVariable] | None:
-    variables: dict[str, StateVariable] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        is_json = name.endswith(":")
-        name = name.removesuffix(":")
-        if not name or not equals:
-            raise click.BadParameter(f"{text!r} should be NAME=TEXT, or NAME:=NUMBER.")
-        if name in variables:
-            raise click.BadParameter(f"{name!r} is given twice.")
-        variables[name] = _from_json(text, value) if is_json else value
-    return variables or None
-
-
-def _from_json(text: str, value: str) -> StateVariable:
-    try:
-        decoded: object = json.loads(value)
-    except (ValueError, RecursionError):
-        decoded = None
-    if not isinstance(decoded, bool | int | float):
-        raise click.BadParameter(f"{text!r}: after := there should be a number, true or false.")
-    return decoded
-
-
 @click.command(short_help="Create a session, for one user of yours.")
 @click.option("--user", required=True, help="Your own id of the end user.")
 @click.option("--workflow", required=True, metavar="ID", help="The workflow to run, wf_...")
 @click.option("--workflow-version", metavar="VERSION", help="Default: the latest deployed one.")
-@click.option(
-    "--state-variable",
-    "state_variables",
-    multiple=True,
-    metavar="NAME=TEXT",
-    callback=_state_variables,
-    help="A variable for the workflow; NAME:=3, NAME:=true for what is not text. Repeatable.",
-)
+@state_variable_option
 @click.option("--tracing/--no-tracing", default=None, help="Whether runs are traced.")
 @click.option(
     "--expires-after", type=int, metavar="SECONDS", help="1 to 600. The API's default: 600."
