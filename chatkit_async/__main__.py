@@ -1,15 +1,16 @@
 """`chatkit-async` and `python -m chatkit_async`."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
+from typing import NoReturn
+
+from chatkit_async._exit_codes import FAILED, USAGE, after_signal
 
 NEEDED = ("click", "rich")
-FAILED = 1
-USAGE = 2
-INTERRUPTED = 130
 
 
 def main() -> int:
@@ -26,11 +27,15 @@ def main() -> int:
             stream.reconfigure(errors="backslashreplace")
     code = 0
     try:
+        for name in ("SIGTERM", "SIGHUP"):  # the first process of a container ignores them else
+            number: signal.Signals | None = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
         from chatkit_async.cli import commands  # noqa: PLC0415 - it may not be installed
 
         commands()
     except KeyboardInterrupt:  # before a command had begun
-        code = INTERRUPTED
+        code = after_signal(signal.SIGINT)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else FAILED
     for stream in (sys.stdout, sys.stderr):
@@ -39,6 +44,10 @@ def main() -> int:
                 stream.flush()
     # The interpreter's own exit waits for threads, such as one that looks up a host's name.
     os._exit(code)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(after_signal(signal.Signals(number)))
 
 
 if __name__ == "__main__":

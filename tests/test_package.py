@@ -33,7 +33,7 @@ LAYERS = [
     {"_aiohttp", "_failures", "_resolver"},
     {"_codec"},
     {"models", "options"},
-    {"_no_proxy", "secret", "errors", "_cancellation"},
+    {"_no_proxy", "secret", "errors", "_cancellation", "_exit_codes"},
 ]
 WITHIN_A_LAYER = {
     ("_transport", "_protocol"),  # a reply is what the transport returns

@@ -44,10 +44,10 @@ Settings come from the environment; the key is never an argument:
 Data goes to stdout, all else to stderr. Exit codes:
     0  done
     1  failed
-    2  wrong usage
-    3  done in part: not every row of a bulk run
+    2  wrong usage, or an input with problems
+    3  some rows of a bulk run failed
     4  no key, or the API refused it
-  130  interrupted
+  129, 130, 143  ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
 
 \b
 Completion by TAB, in bash (zsh and fish likewise):

@@ -14,8 +14,9 @@ from typing import Any, TypeVar, cast
 import attrs
 import click
 
+from chatkit_async._exit_codes import AUTHENTICATION, PARTIAL, USAGE, after_signal
 from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, BulkRun, SuccessKind
-from chatkit_async.cli._failures import AUTHENTICATION, INTERRUPTED, PARTIAL, USAGE, exit_code
+from chatkit_async.cli._failures import exit_code
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
 from chatkit_async.cli._journal import NOT_OF_THE_ROW, Header, Journal, lock
 from chatkit_async.cli._options import debug_option, secret_option, timeout_option
@@ -362,8 +363,8 @@ def _carry_out(
         finally:
             note(job.summary())
             _advise(job, given)
-    if job.interrupted:
-        return INTERRUPTED
+    if job.interrupted_by is not None:
+        return after_signal(job.interrupted_by)
     return _exit_code(job)
 
 
@@ -378,7 +379,7 @@ def _advise(job: Job[V], given: Options) -> None:
     # An error that --resume sends rows again after rejected some as well.
     status = getattr(job.stopped_by, "status_code", None)
     sent_again = job.stopped_by is not None and (status is None or status in NOT_OF_THE_ROW)
-    rejected = 0 if job.interrupted or sent_again else job.totals["rejected"]
+    rejected = 0 if job.interrupted_by or sent_again else job.totals["rejected"]
     for number, advice in (
         (job.totals["unknown"], "of unknown outcome: --resume --retry-unknown to send again."),
         (rejected, "rejected: mend the input, then --resume --retry-rejected."),

@@ -8,8 +8,8 @@ import attrs
 import click
 
 from chatkit_async import __version__
+from chatkit_async._exit_codes import AUTHENTICATION, FAILED
 from chatkit_async.cli._connection import connection
-from chatkit_async.cli._failures import AUTHENTICATION, FAILED
 from chatkit_async.cli._finding import Finding, State
 from chatkit_async.cli._options import debug_option, json_option
 from chatkit_async.cli._output import Page, without_secrets, write_json

@@ -1,12 +1,14 @@
 """What a command's failure becomes: a paragraph on stderr and an exit code, never a traceback."""
 
 import logging
+import signal
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import click
 
+from chatkit_async._exit_codes import AUTHENTICATION, FAILED, USAGE, after_signal
 from chatkit_async.cli._output import note, without_secrets
 from chatkit_async.errors import (
     AuthenticationError,
@@ -15,12 +17,6 @@ from chatkit_async.errors import (
     ParameterError,
     PermissionDeniedError,
 )
-
-FAILED = 1
-USAGE = 2
-PARTIAL = 3
-AUTHENTICATION = 4
-INTERRUPTED = 130
 
 logger = logging.getLogger("chatkit_async")
 
@@ -35,12 +31,14 @@ def reported() -> Generator[None]:
             yield
         except KeyboardInterrupt:
             note("\nInterrupted.")
-            raise click.exceptions.Exit(INTERRUPTED) from None
+            raise click.exceptions.Exit(after_signal(signal.SIGINT)) from None
         except ChatKitError as error:
             note(f"Error: {_said(error)}")
             raise click.exceptions.Exit(exit_code(error)) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:  # click printed the help, and its reader has gone
+            raise click.exceptions.Exit(FAILED) from None
         except Exception as error:
             logger.debug("unexpected", exc_info=True)
             what = without_secrets(f"{type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import stat
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -128,7 +129,7 @@ class Job(Generic[V]):
 
     Attributes:
         totals: How many rows came to what, in this run and in those that it continues.
-        interrupted: Whether Ctrl-C was pressed.
+        interrupted_by: The signal that ended the run early.
         stopped_by: What stopped the run, as it would have hit every row.
     """
 
@@ -138,7 +139,7 @@ class Job(Generic[V]):
         # In the order in which they are told.
         kinds: tuple[Kind, ...] = (done, "rejected", "unknown", "not_attempted")
         self.totals: Counter[str] = Counter(dict.fromkeys(kinds, 0))
-        self.interrupted = False
+        self.interrupted_by: signal.Signals | None = None
         self.stopped_by: ChatKitError | None = None
         self.expired = 0
         self._done: Kind = done
@@ -181,12 +182,19 @@ class Job(Generic[V]):
         if self._failure is not None:
             raise self._failure
 
-    def interrupt(self) -> bool:
-        """Let what is in flight finish; returns whether that is still to come."""
-        if self._run is None or self.interrupted:
+    def interrupt(self, number: signal.Signals) -> bool:
+        """Let the rows in flight finish; returns False if the work is to be cancelled.
+
+        Only Ctrl-C cancels a run that is ending: a shell and `timeout` send their signals twice.
+        """
+        if self._run is None:
             return False
-        self.interrupted = True
-        self._say("Interrupted: finishing what is in flight. Ctrl-C again stops at once.")
+        if self.interrupted_by is not None:
+            return number is not signal.SIGINT
+        self.interrupted_by = number
+        self._say(
+            f"Interrupted by {number.name}: finishing the rows in flight. Press Ctrl-C to stop now."
+        )
         self._run.stop()
         return True
 
@@ -210,7 +218,7 @@ class Job(Generic[V]):
     def unfinished(self) -> bool:
         """Whether a run that resumes this one has rows to send, as far as this one knows."""
         return (
-            self.interrupted
+            self.interrupted_by is not None
             or self.stopped_by is not None
             or (self._sent == self._limit and not self._at_end)
             or self.totals["not_attempted"] > 0

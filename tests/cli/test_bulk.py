@@ -801,7 +801,7 @@ def test_ctrl_c_finishes_what_is_in_flight(invoke, emulator, rows, ctrl_c_at):
     ctrl_c_at(5, times=1)
     result = create(invoke, name, "--concurrency", "2")
     assert result.exit_code == 130
-    assert "Interrupted: finishing what is in flight. Ctrl-C again stops at once." in result.stderr
+    assert "Interrupted by SIGINT: finishing the rows in flight." in result.stderr
     assert result.stderr.endswith("--resume goes on from here.\n")
     assert set(kinds()) == {"created"}
     assert len(kinds()) == len(emulator.sessions) < 9

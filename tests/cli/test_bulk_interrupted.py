@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -74,9 +75,11 @@ def command(forks, emulator, tmp_path):
 @pytest.fixture
 def rows(tmp_path):
     def rows(number):
-        with (tmp_path / "rows.jsonl").open("w") as file:
+        path = tmp_path / "rows.jsonl"
+        with path.open("w") as file:
             for index in range(number):
                 file.write(f'{{"user": "user_{index}", "workflow": "wf_1"}}\n')
+        return path
 
     return rows
 
@@ -148,22 +151,33 @@ def test_killed_twice_it_resumes_all_the_same(command, rows, tmp_path, first, se
     assert states(tmp_path / "out.jsonl") == [State.DONE] * ROWS
 
 
+# A shell that loses its terminal, and `timeout`, send their signals twice.
+DRAINS = [(["SIGINT"], 130), (["SIGTERM", "SIGTERM"], 143), (["SIGHUP", "SIGTERM"], 129)]
+
+
 @pytest.mark.sweep(every=4)
-@pytest.mark.parametrize("moment", [*moments(2, "before"), *moments(2, "after")[::4]])
-def test_ctrl_c_at_any_step_finishes_what_is_in_flight_and_resuming_the_rest(
-    command, emulator, rows, tmp_path, moment
-):
-    rows(ROWS)
-    code, printed = command(**{moment: ["SIGINT"]})
-    assert code == 130, printed
-    assert "Interrupted: finishing what is in flight. Ctrl-C again stops at once." in printed
-    found = states(tmp_path / "out.jsonl")
+@pytest.mark.parametrize(
+    ("moment", "drain"),
+    [
+        (moment, drain)
+        for moment, drain in zip(
+            [*moments(2, "before"), *moments(2, "after")[::4]], itertools.cycle(DRAINS)
+        )
+    ],
+)
+def test_signal_at_any_step_loses_nothing(command, emulator, rows, moment, drain):
+    signals, exit_code = drain
+    path = rows(ROWS).with_name("out.jsonl")
+    code, printed = command(**{moment: signals})
+    assert code == exit_code, printed
+    assert f"Interrupted by {signals[0]}: finishing the rows in flight." in printed
+    found = states(path)
     assert State.SENT not in found
     assert State.UNKNOWN not in found
     assert found.count(State.DONE) == len(emulator.sessions)
     code, printed = command("--resume")
     assert code == 0, printed
-    assert states(tmp_path / "out.jsonl") == [State.DONE] * ROWS
+    assert states(path) == [State.DONE] * ROWS
     assert sessions_by_row(emulator, ROWS) == [1] * ROWS
 
 
@@ -178,7 +192,7 @@ def test_a_second_ctrl_c_stops_at_once_and_every_row_is_accounted_for(
     both = {f"after_{step}": ["SIGINT", "SIGINT"]}
     code, printed = command("--timeout=3600", concurrency=ROWS, **both)
     assert code == 130, printed
-    assert "Interrupted: finishing what is in flight." in printed
+    assert "Interrupted by SIGINT: finishing the rows in flight." in printed
     found = states(path)
     assert set(found) <= {State.UNKNOWN, State.OPEN}
     emulator.clear_faults()
@@ -190,10 +204,12 @@ def test_a_second_ctrl_c_stops_at_once_and_every_row_is_accounted_for(
     assert len(emulator.sessions) <= ROWS + found.count(State.UNKNOWN)
 
 
-def test_ctrl_c_before_the_first_record_ends_it_at_once(command, emulator, rows, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "ended"), [("SIGINT", (130, "\nInterrupted.\n")), ("SIGTERM", (143, ""))]
+)
+def test_signal_before_the_first_record_ends_the_run(command, emulator, rows, name, ended):
     rows(ROWS)
-    code, printed = command(before_1=["SIGINT"])
-    assert (code, printed) == (130, "\nInterrupted.\n")
+    assert command(before_1=[name]) == ended
     assert not emulator.sessions
     assert command("--resume")[0] == 0
 

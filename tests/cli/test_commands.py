@@ -32,10 +32,10 @@ def test_the_help_states_the_exit_codes_and_the_environment(invoke):
     for line in (
         "0  done",
         "1  failed",
-        "2  wrong usage",
-        "3  done in part: not every row of a bulk run",
+        "2  wrong usage, or an input with problems",
+        "3  some rows of a bulk run failed",
         "4  no key, or the API refused it",
-        "130  interrupted",
+        "129, 130, 143  ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM",
         "OPENAI_API_KEY     the key",
         'eval "$(_CHATKIT_ASYNC_COMPLETE=bash_source chatkit-async)"',
     ):

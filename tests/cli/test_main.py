@@ -12,6 +12,7 @@ import pytest
 from patience import PATIENCE
 
 from chatkit_async import __main__, __version__
+from chatkit_async.cli._running import ENDING_SIGNALS
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
@@ -53,13 +54,29 @@ def exits(monkeypatch):
     return codes
 
 
-def test_ctrl_c_before_a_command_has_begun_exits_with_130(monkeypatch, exits):
-    def interrupted():
-        raise KeyboardInterrupt
+@pytest.fixture
+def handlers():
+    """Put the handlers of signals back."""
+    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    yield handlers
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
-    monkeypatch.setattr("chatkit_async.cli.commands", interrupted)
+
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_signal_before_a_command_sets_the_exit_code(monkeypatch, exits, handlers, number):
+    monkeypatch.setattr("chatkit_async.cli.commands", lambda: signal.raise_signal(number))
     __main__.main()
-    assert exits == [130]
+    assert exits == [128 + number]
+
+
+def test_ignored_signal_ends_nothing(monkeypatch, exits, handlers):
+    signal.signal(ENDING_SIGNALS[-1], signal.SIG_IGN)
+    monkeypatch.setattr(
+        "chatkit_async.cli.commands", lambda: signal.raise_signal(ENDING_SIGNALS[-1])
+    )
+    __main__.main()
+    assert exits == [0]
 
 
 @pytest.mark.parametrize(("ends_with", "code"), [(0, 0), (4, 4), (130, 130), ("odd", 1)])
@@ -134,11 +151,17 @@ def test_a_timeout_does_not_wait_for_a_name_to_be_looked_up(start_without_names)
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "arguments",
-    [["demo"], ["create", "--user=u", "--workflow=w", "--json"], ["--help"], ["doctor"]],
+    [
+        ["demo"],
+        ["create", "--user=u", "--workflow=w", "--json"],
+        ["--help"],
+        ["bulk", "create", "--help"],
+        ["doctor"],
+    ],
 )
 def test_a_reader_that_has_gone_ends_it_quietly(start, emulator, arguments):
     process = start(*arguments)
     process.stdout.close()
     process.wait(timeout=PATIENCE)
     assert process.returncode == 1
-    assert "Traceback" not in process.stderr.read()
+    assert not re.search("Traceback|Error", process.stderr.read())

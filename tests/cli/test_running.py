@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from chatkit_async.cli._running import run
+from chatkit_async.cli._running import ENDING_SIGNALS, run
 
 
 def test_it_returns_what_the_coroutine_returns():
@@ -92,23 +92,27 @@ def test_ctrl_c_wakes_a_loop_that_sleeps():
         run(interrupted())
 
 
-def test_whoever_sees_to_ctrl_c_keeps_the_work_going():
-    interrupts, told = [], asyncio.Event()
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_signal_cancels_unless_it_is_handled(number):
+    numbers, told = [], asyncio.Event()
 
-    def first_time():
-        interrupts.append(True)
+    def first_time(number):
+        numbers.append(number)
         told.set()
-        return len(interrupts) == 1
+        return len(numbers) == 1
 
-    async def interrupted_twice():
-        signal.raise_signal(signal.SIGINT)
+    async def signalled_twice():
+        signal.raise_signal(number)
         await told.wait()
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         await asyncio.sleep(3600)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(interrupted_twice(), on_interrupt=first_time)
-    assert interrupts == [True, True]
+    previous = signal.getsignal(number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
+        run(signalled_twice(), on_interrupt=first_time)
+    assert getattr(raised.value, "code", 130) == 128 + number
+    assert numbers == [number, number]
+    assert signal.getsignal(number) is previous
 
 
 def test_ctrl_c_before_the_first_step_leaves_nothing_behind(monkeypatch):
@@ -137,15 +141,16 @@ def test_a_cancellation_that_is_not_ctrl_c_stays_one():
         run(cancelled())
 
 
-def test_in_a_thread_and_where_ctrl_c_is_ignored_it_runs_all_the_same():
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_ignored_signal_stays_ignored(number):
     results = []
     thread = threading.Thread(target=lambda: results.append(run(asyncio.sleep(0, 5))))
     thread.start()
     thread.join()
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = signal.signal(number, signal.SIG_IGN)
     try:
         results.append(run(asyncio.sleep(0, 6)))
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(number, previous)
     assert results == [5, 6]
