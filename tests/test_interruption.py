@@ -19,12 +19,14 @@ import pytest
 from patience import PATIENCE
 
 from chatkit_async import ChatKit, ClientClosedError, _fanout, _loop_thread, sync, web
-from chatkit_async.emulator import Emulator
+from chatkit_async.emulator import Emulator, _changes, _emulator, _server
 from chatkit_async.web import BlockingClientSecretEndpoint
 
 STRIDE = int(os.environ.get("SWEEP_STRIDE", "31"))
 WANTED = {"user": "user_123", "workflow": "wf_123"}
-SWEPT = {module.__file__ for module in (_fanout, _loop_thread, sync, web)}
+SWEPT = {
+    module.__file__ for module in (_fanout, _loop_thread, sync, web, _changes, _emulator, _server)
+}
 
 # Without coverage, which traces too: two ways to trace at once can crash Python 3.12.
 pytestmark = [pytest.mark.unmeasured, pytest.mark.sweep(every=1)]
@@ -37,14 +39,15 @@ class InterruptError(BaseException):
 class Sweep:
     """The bytecodes to interrupt an action at: each later than the one before, until its end."""
 
-    def __init__(self):
+    def __init__(self, stride=STRIDE):
         self._at = 0
+        self._stride = stride
         self._is_over = False
 
     def __iter__(self):
         while not self._is_over:
             yield self.interrupt
-            self._at += STRIDE
+            self._at += self._stride
 
     def interrupt(self, action):
         """Run a function, and interrupt it at a bytecode."""
@@ -60,6 +63,7 @@ class Sweep:
             return trace
 
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 wants one before settrace()
         sys.settrace(trace)
         try:
             action()
@@ -224,3 +228,23 @@ def test_interrupted_request_for_a_secret_harms_no_other(connect, is_cached):
             interrupt(ask)
             assert in_time(ask) == 200
             assert other.stop() is None
+
+
+def test_interrupted_emulator_leaves_no_thread():
+    def serve():
+        with emulator:
+            assert emulator.connections == 0
+
+    threads = {*threading.enumerate()}
+    for interrupt in Sweep(stride=min(STRIDE, 5)):
+        emulator = Emulator()
+        interrupt(serve)
+        emulator.__exit__()  # the first bytecodes of __exit__ may be those that were interrupted
+        assert {*threading.enumerate()} <= threads
+
+
+def test_interrupted_wait_leaves_the_emulator_serving(connect, emulator):
+    with connect() as client:
+        for interrupt in Sweep(stride=min(STRIDE, 5)):
+            interrupt(lambda: emulator.wait_until(lambda: True))
+            assert in_time(lambda: create(client)) == "active"

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from chatkit_async._cancellation import run_to_end
 from chatkit_async.emulator._access import check_host, check_not_from_a_page
+from chatkit_async.emulator._changes import Changes
 from chatkit_async.emulator._clock import Clock
 from chatkit_async.emulator._control import PREFIX, Control, refusal
 from chatkit_async.emulator._credentials import looks_real
@@ -19,7 +20,7 @@ from chatkit_async.emulator._exchange import Exchange
 from chatkit_async.emulator._faults import Fault, FaultScript
 from chatkit_async.emulator._fields import Fields, parse_json, to_json
 from chatkit_async.emulator._latency import Latency, check_latency
-from chatkit_async.emulator._ledger import Changes, Ledger, Record
+from chatkit_async.emulator._ledger import Ledger, Record
 from chatkit_async.emulator._limits import Limiter, RateLimit
 from chatkit_async.emulator._server import Server, ServerThread, check_running_loop
 from chatkit_async.emulator._service import Service
@@ -525,21 +526,26 @@ class Emulator:
         await run_to_end(self._stop())
 
     def __enter__(self) -> Self:
-        """Serve on a thread with a loop of its own; raises what `async with` does."""
+        """Serve on a thread with an event loop of its own.
+
+        Raises:
+            OSError: The port is not available.
+            RuntimeError: The emulator is already serving.
+        """
         self._refuse_if_serving()
-        self._thread = ServerThread(self._start, self._stop)
         try:
+            self._thread = ServerThread(self._start, self._stop)
             self._thread.start()
-        except BaseException:
-            self._thread = None
+            return self  # noqa: TRY300 - an interrupt may come as late as here
+        except BaseException:  # Ctrl-C included
+            self.__exit__()
             raise
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         """Stop serving, and wait for the thread to end."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
 
     def _load_state(self) -> None:
         for line in self._at_start.state:

@@ -19,7 +19,7 @@ from chatkit_async.emulator._arrival import read_body
 from chatkit_async.emulator._credentials import masked_headers
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._latency import Latency, draw
-from chatkit_async.emulator._ledger import Changes, Ledger, Record
+from chatkit_async.emulator._ledger import Ledger, Record
 from chatkit_async.emulator._replies import Reply, error_body
 from chatkit_async.emulator._service import Service, route
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from chatkit_async.emulator._changes import Changes
     from chatkit_async.emulator._clock import Clock
     from chatkit_async.emulator._faults import Drop, Fault, FaultScript
 

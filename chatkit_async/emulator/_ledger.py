@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias, overload
 
 from attrs import define, field, setters
@@ -167,32 +166,3 @@ class Ledger(Sequence[Record]):
     def _snapshot(self) -> tuple[Record, ...]:
         with self._lock:
             return tuple(self._records)
-
-
-class Changes:
-    """Lets tests wait for what happens in the emulator, in its loop or in another thread."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._waiters: list[asyncio.Future[None]] = []
-
-    def announce(self) -> None:
-        """Have every waiter look again. Called in the serving loop."""
-        with self._condition:
-            self._condition.notify_all()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def until(self, predicate: Callable[[], bool]) -> None:
-        while not predicate():
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.remove(waiter)
-
-    def wait_until(self, predicate: Callable[[], bool], timeout: float) -> bool:
-        with self._condition:
-            return self._condition.wait_for(predicate, timeout)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http_parser import RawRequestMessage
 
-    from chatkit_async.emulator._ledger import Changes
+    from chatkit_async.emulator._changes import Changes
 
     Answer = Callable[[web.BaseRequest, int, asyncio.Transport], Awaitable[web.StreamResponse]]
     AnswerGarbage = Callable[[int], web.Response]
@@ -165,44 +167,56 @@ class _Connection(web.RequestHandler):
 
 
 class ServerThread:
-    """A thread that serves, with a loop of its own, until it is told to stop."""
+    """A thread with an event loop of its own, which serves until it is told to stop.
+
+    An exception from a signal handler, such as Ctrl-C, can be raised at any bytecode of the caller
+    that starts or stops the thread. So the two share nothing that an interrupt could leave locked.
+    """
 
     def __init__(
         self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
     ) -> None:
         self._start = start
         self._stop = stop
-        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        # A daemon, so that an emulator nobody left does not keep the interpreter from ending.
+        self._failures: SimpleQueue[BaseException | None] = SimpleQueue()  # None: it serves
+        self._wake: Callable[[], object] | None = None
+        self._is_stopping = False
+        # A daemon thread: an emulator that was not left must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._main, name="chatkit-emulator", daemon=True)
 
     def start(self) -> None:
-        """Start the thread and wait until it serves; raises what kept it from that."""
+        """Start the thread, and wait until it serves.
+
+        Raises:
+            BaseException: The error that kept it from serving.
+        """
         self._thread.start()
-        try:
-            self._started.result()
-        except Exception:
-            self._thread.join()
-            raise
+        if (failure := self._failures.get()) is not None:
+            raise failure
 
     def stop(self) -> None:
-        """Have the thread stop serving, and wait for its end."""
-        loop, done = self._started.result()
-        loop.call_soon_threadsafe(done.set)
-        self._thread.join()
+        """Stop serving, and wait for the end of the thread, however far its start had come."""
+        self._is_stopping = True
+        if self._wake is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._wake()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _main(self) -> None:
         try:
             with asyncio.Runner() as runner:  # it opens the loop, which may fail
                 runner.run(self._serve())
         except BaseException as error:
-            if self._started.done():
+            if self._wake is not None:
                 raise
-            self._started.set_exception(error)
+            self._failures.put(error)
 
     async def _serve(self) -> None:
-        done = asyncio.Event()
+        stopped = asyncio.Event()
         await self._start()
-        self._started.set_result((asyncio.get_running_loop(), done))
-        await done.wait()
+        self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, stopped.set)
+        self._failures.put(None)
+        if not self._is_stopping:  # else the caller may have looked before there was a `_wake`
+            await stopped.wait()
         await self._stop()

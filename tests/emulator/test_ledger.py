@@ -7,7 +7,7 @@ import pytest
 from patience import PATIENCE
 
 from chatkit_async.emulator import Ledger, Record
-from chatkit_async.emulator._ledger import Changes
+from chatkit_async.emulator._changes import Changes
 
 
 def record(**changes):
@@ -154,7 +154,7 @@ async def test_a_wait_that_was_given_up_is_forgotten():
         async with asyncio.timeout(0):
             await changes.until(lambda: False)
 
-    assert not changes._waiters
+    assert not changes._wakers
 
 
 def test_wait_until_sees_what_another_thread_changed():

@@ -13,7 +13,7 @@ import pytest
 from patience import PATIENCE
 
 from chatkit_async.emulator import Emulator
-from chatkit_async.emulator._ledger import Changes
+from chatkit_async.emulator._changes import Changes
 from chatkit_async.emulator._server import Server, ServerThread
 
 
