@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -305,5 +304,4 @@ def _show(record: "Record") -> None:
         at = f"{datetime.fromtimestamp(record.received_at).astimezone():%H:%M:%S}"
     except (ValueError, OverflowError, OSError):  # the clock was set beyond all calendars
         at = f"{record.received_at:.0f}"
-    with suppress(click.exceptions.Exit):  # nobody reads it; whoever asked still gets a reply
-        note(f"{at} {record}")
+    note(f"{at} {record}")

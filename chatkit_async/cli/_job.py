@@ -6,7 +6,7 @@ import signal
 import stat
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import attrs
@@ -14,7 +14,7 @@ import click
 
 from chatkit_async.bulk import BulkRun, Kind, Outcome, SuccessKind
 from chatkit_async.cli._journal import KIND_OF, History, State, outcome_record
-from chatkit_async.cli._output import counted, note, without_secrets, write_json
+from chatkit_async.cli._output import counted, note, without_secrets, write, write_json
 from chatkit_async.cli._progress import Progress, duration
 from chatkit_async.cli._rows import Decoder, InputError, Row, Rows, Stream, read
 from chatkit_async.client import AsyncChatKit
@@ -78,6 +78,7 @@ class Printed:
     """Outcomes on stdout, from where nothing can be resumed."""
 
     def __init__(self, *, show_secret: bool) -> None:
+        write("")  # fails if stdout is closed, before anything is sent
         self.history = History()
         self._show_secret = show_secret
         self._failure: Exception | None = None
@@ -311,9 +312,8 @@ class Job(Generic[V]):
             self._say("There are more like these: see the outcomes.")
 
     def _say(self, text: str) -> None:
-        with suppress(click.ClickException, click.exceptions.Exit):  # nobody reads it: go on
-            self._progress.clear()
-            note(without_secrets(text))
+        self._progress.clear()
+        note(without_secrets(text))
 
     def _share(self) -> float | None:
         of_limit = None if self._limit is None else self._sent / self._limit
@@ -331,29 +331,33 @@ class Job(Generic[V]):
             await asyncio.to_thread(self._sink.sync)
 
     async def _undo(self, client: AsyncChatKit) -> None:
-        """Write once more what could not be written, or else cancel it: nobody would know of it."""
+        """Try again to write each outcome that was not written, or else cancel its session.
+
+        Nobody would hold the session's secret. To a resumed run the row was sent, and has no
+        outcome.
+        """
         sessions: dict[str, int] = {}
         for row, outcome in self._unwritten:
             try:
                 self._sink.outcome(row, outcome)
             except (click.ClickException, click.exceptions.Exit):
-                # To whoever resumes it is a row that was sent and has no outcome.
-                self.totals[outcome.kind] -= 1
-                self.totals["unknown"] += 1
                 session_id = getattr(outcome.session, "id", None)
                 if outcome.kind == "created" and session_id is not None:
                     sessions[session_id] = row.line
                 else:
-                    self._say(f"line {row.line}: {outcome.kind}, and not written.")
+                    self._say(f"line {row.line}: {outcome.kind}, but this could not be written.")
         if not sessions:
             return
         cancelled = client.sessions.cancel_many(
             list(sessions), max_wait=UNDO, max_failures=None, timeout=UNDO
         )
         for undone in await cancelled.results():
-            said = "cancelled" if undone.session is not None else f"NOT cancelled: {undone.error}"
+            self.totals["created"] -= 1
+            self.totals["unknown" if undone.session is None else "cancelled"] += 1
+            said = f"NOT cancelled: {undone.error}" if undone.session is None else "cancelled"
             self._say(
-                f"line {sessions[undone.row]}: {undone.row} was created, not written, and {said}"
+                f"line {sessions[undone.row]}: {undone.row} was created, but could not be "
+                f"written, and was {said}"
             )
 
 

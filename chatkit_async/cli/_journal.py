@@ -1,8 +1,13 @@
-"""The journal of a bulk run: its output file, from which it can be continued after any end.
+"""The journal of a bulk run: its output file, from which the run can be resumed after any end.
 
-A line is a record: a header, the intent to send a row, the outcome of a row. The intent is with
-the operating system before the request is, and the outcome as soon as it is known, so that a
-process that is killed forgets nothing; `sync` flushes both to disk.
+Each line is a record. First comes a header, which says what the run is. Then each row has an
+intent, written before its request is sent, and an outcome, written as soon as it is known. A
+record is one write to a file that is open for appending, so a process that is killed at any point
+leaves whole records and at most one torn line at the end, which the next run removes. There are
+three cases for a row: an outcome says what came of it; no record says that nothing was sent; an
+intent alone says that its request may have been sent, and the row is unknown. `sync` flushes the
+file to disk every second, for power cuts. The file is locked while it is open. A deleted or
+changed file is noticed at the next record, and ends the run.
 """
 
 import json
@@ -229,8 +234,13 @@ class Journal:
                 self._failure = _reason(error)
 
     def close(self) -> None:
-        """Flush it to disk, and let others have it."""
+        """Flush it to disk, and let others have it.
+
+        Raises:
+            JournalError: it was not written whole.
+        """
         self.sync()
+        self._failure = self._failure or self._damage()
         with self._syncing:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -331,6 +341,7 @@ class Journal:
     # Writing --------------------------------------------------------------------------------------
 
     def _append(self, line: bytes) -> None:
+        self._failure = self._failure or self._damage()
         if self._failure is not None:
             raise self._error(self._failure)
         try:
@@ -341,6 +352,15 @@ class Journal:
             self._take_back()
             raise self._error(_reason(error)) from None
         self._size += len(line)
+
+    def _damage(self) -> str | None:
+        """Return what another program did to the file; None: nothing."""
+        status = os.fstat(self._descriptor)
+        if not status.st_nlink:
+            return "it was deleted during the run"
+        if status.st_size != self._size:
+            return "it was changed by another program during the run"
+        return None
 
     def _take_back(self) -> None:
         """Remove a half-written line, after which nothing could be read."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
+from chatkit_async._exit_codes import FAILED
 from chatkit_async.models import ChatSession
 from chatkit_async.secret import MASK, mask_json, mask_text, printable
 
@@ -33,22 +34,31 @@ _TELLING_LENGTH = 20  # of one that long the end is shown: enough to tell it, no
 
 
 def write(text: str, *, err: bool = False) -> None:
-    """Write to stdout, or to stderr.
+    """Write to stdout, or to stderr, where a failure is ignored: nobody would read about it.
 
     Raises:
-        click.exceptions.Exit: whoever was reading it has gone.
-        click.ClickException: it cannot be written, as on a full disk.
+        click.exceptions.Exit: the reader of stdout has gone.
+        click.ClickException: stdout is closed, or cannot be written, as on a full disk.
     """
+    # A program can be started without them.
+    stream = cast("TextIO | None", sys.stderr if err else sys.stdout)
+    if stream is None:
+        if err:
+            return
+        raise click.ClickException("standard output is closed")
     try:
         click.echo(text, nl=False, err=err)
     except OSError as error:
-        if error.errno not in _CLOSED:
-            message = f"cannot write the output: {error.strerror or error}"
-            raise click.ClickException(message) from None
-        # What is left in its buffer is flushed once more at exit, and is not to fail again.
-        stream = sys.stderr if err else sys.stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise click.exceptions.Exit(1) from None
+        closed = error.errno in _CLOSED
+        if closed or err:
+            # What is left in its buffer is flushed once more at exit, and must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if err:
+            return
+        if closed:
+            raise click.exceptions.Exit(FAILED) from None
+        message = f"cannot write to standard output: {error.strerror or error}"
+        raise click.ClickException(message) from None
 
 
 def write_json(value: object) -> None:

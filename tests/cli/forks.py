@@ -6,7 +6,8 @@ wants, and the steps are counted in the fork itself: no run is hit at another st
 It reads a line of JSON for each run, and answers with one: the exit code, or minus the signal.
 A run has `arguments`, `output` (where stdout and stderr go), `environment`, and `at`: signals by
 the moment at which they come, as `{"after_3": ["SIGKILL"]}`. Step n is the n-th record that is
-written, and `during` it is between its halves.
+written, and `during` it is between its halves. In place of a signal, "unlink" and "truncate" do so
+to the journal.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import chatkit_async.cli  # noqa: F401 - here, so that no fork has to
 from chatkit_async import __main__ as program
@@ -38,7 +40,7 @@ def become(arguments, output, environment, at):
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.environ.update(environment)
-    Steps(at)
+    Steps(at, journal=Path(arguments[arguments.index("-o") + 1]))
     sys.argv[1:] = arguments
     program.main()
 
@@ -46,8 +48,9 @@ def become(arguments, output, environment, at):
 class Steps:
     """Counts the records that are written, and sends signals to this process."""
 
-    def __init__(self, at):
+    def __init__(self, at, journal):
         self.at = at
+        self.others = {"unlink": journal.unlink, "truncate": lambda: os.truncate(journal, 0)}
         self.number = 0
         self.write_really, os.write = os.write, self.write
 
@@ -65,7 +68,10 @@ class Steps:
 
     def reach(self, moment):
         for name in self.at.get(f"{moment}_{self.number}", ()):
-            os.kill(os.getpid(), signal.Signals[name])
+            if name in self.others:
+                self.others[name]()
+            else:
+                os.kill(os.getpid(), signal.Signals[name])
 
 
 if __name__ == "__main__":

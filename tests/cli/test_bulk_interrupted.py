@@ -181,6 +181,18 @@ def test_signal_at_any_step_loses_nothing(command, emulator, rows, moment, drain
     assert sessions_by_row(emulator, ROWS) == [1] * ROWS
 
 
+@pytest.mark.parametrize("deed", ["unlink", "truncate"])
+@pytest.mark.parametrize("step", [2, STEPS])
+def test_damaged_journal_ends_the_run(command, emulator, rows, deed, step):
+    said = {"unlink": "deleted", "truncate": "changed by another program"}[deed]
+    path = rows(ROWS).with_name("out.jsonl")
+    code, printed = command(**{f"after_{step}": [deed]})
+    assert code == 1
+    assert f"Error: cannot write {path}: it was {said} during the run" in printed
+    if step == 2:
+        assert all(session.status == "cancelled" for session in emulator.sessions.values())
+
+
 @pytest.mark.sweep(every=3)
 @pytest.mark.parametrize("step", range(2, 2 + ROWS))
 def test_a_second_ctrl_c_stops_at_once_and_every_row_is_accounted_for(

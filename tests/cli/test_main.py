@@ -93,12 +93,24 @@ def test_wrong_usage_is_told(start):
     assert process.returncode == 2
 
 
-def test_it_runs_without_a_stdout(monkeypatch, emulator, exits):
-    monkeypatch.setattr(sys, "argv", ["chatkit-async", "create", "--user", "u", "--workflow", "w"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["create", "--user", "u", "--workflow", "w"],
+            r"cksess_\w+ was created, and expires on its own.\n",
+        ),
+        (["bulk", "create", __file__, "--format", "csv"], ""),  # nothing was read
+    ],
+)
+@pytest.mark.usefixtures("emulator")
+def test_closed_stdout_is_an_error(monkeypatch, capsys, exits, arguments, said):
+    monkeypatch.setattr(sys, "argv", ["chatkit-async", *arguments])
     monkeypatch.setattr(sys, "stdout", None)
     __main__.main()
-    assert exits == [0]
-    assert len(emulator.sessions) == 1
+    assert exits == [1]
+    said += "Error: standard output is closed\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
 
 
 @pytest.mark.unmeasured
