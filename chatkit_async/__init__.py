@@ -97,7 +97,8 @@ if TYPE_CHECKING:
     from chatkit_async.pages import AsyncPage, AsyncPages, Page, Pages
     from chatkit_async.secret import Secret
     from chatkit_async.sessions import APIResponse, AsyncSessions
-    from chatkit_async.sync import BlockingBulkRun, ChatKit, Sessions
+    from chatkit_async.sync import ChatKit, Sessions
+    from chatkit_async.sync_bulk import BlockingBulkRun
     from chatkit_async.sync_threads import Threads
     from chatkit_async.threads import AsyncThreads
 
@@ -205,6 +206,7 @@ _HOMES = (
     "bulk",
     "client",
     "sync",
+    "sync_bulk",
     "pages",
     "models.threads",
     "threads",

@@ -1,4 +1,4 @@
-"""Many sessions: a run over rows, and what became of each of them."""
+"""Bulk runs: one call for each of many rows, and the outcome of each."""
 
 import asyncio
 from collections import deque
@@ -34,19 +34,18 @@ from chatkit_async.errors import (
     ChatKitError,
     ClientClosedError,
     ConfigurationError,
-    MissingFieldError,
     ParameterError,
     PermissionDeniedError,
     RateLimitError,
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
-from chatkit_async.models._base import fields_of
+from chatkit_async.models._base import ReplyObject, fields_of
 from chatkit_async.options import RequestOptions, Settings, bulk_problems, described, mapping_advice
 
 __all__ = ["BulkRun", "BulkSummary", "Outcome"]
 
-Kind: TypeAlias = Literal["created", "cancelled", "rejected", "unknown", "not_attempted"]
-SuccessKind: TypeAlias = Literal["created", "cancelled"]
+SuccessKind: TypeAlias = Literal["created", "cancelled", "deleted"]
+Kind: TypeAlias = SuccessKind | Literal["rejected", "unknown", "not_attempted"]
 
 CreateRow: TypeAlias = SessionCreateParams | Mapping[str, object] | str
 """A session to create: its parameters, a mapping with the same keys, or a user's id alone."""
@@ -58,22 +57,26 @@ RowT = TypeVar("RowT")
 CreateRowT = TypeVar("CreateRowT", bound=CreateRow)
 CancelRowT = TypeVar("CancelRowT", bound=CancelRow)
 RowT_co = TypeVar("RowT_co", covariant=True)
+T = TypeVar("T")
+ResultT = TypeVar("ResultT", bound=ReplyObject)
+ResultT_co = TypeVar("ResultT_co", bound=ReplyObject, covariant=True)
 APIErrorT = TypeVar("APIErrorT", bound=APIError)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Outcome(Generic[RowT_co]):
-    """What became of one row of a bulk run.
+class Outcome(Generic[RowT_co, ResultT_co]):
+    """The outcome of one row of a bulk run.
 
     Attributes:
         index: The row's place in the input, from 0.
         row: The row, as it was given. It is not in the repr.
-        kind: `created` or `cancelled`: `session` has it. `rejected`: the row, or the request, was
-            refused; nothing was created. `unknown`: a request was sent, its answer never came,
-            and no later attempt succeeded. `not_attempted`: nothing was sent for it: the run ended
-            before, or there was no connection.
-        session: The session; None: there is none.
-        error: Why there is none; None: there is one.
+        kind: `created`, `cancelled` or `deleted`: the call succeeded. `rejected`: the row, or the
+            request, was refused; nothing was created, cancelled or deleted. `unknown`: a request
+            was sent, its answer never came, and no later attempt succeeded. `not_attempted`:
+            nothing was sent for it: the run ended before, or there was no connection.
+        value: The result of the call: the session, or the confirmation of a deletion. None: the
+            call did not succeed.
+        error: Why it did not succeed. None: it did.
         attempts: How many attempts were made.
         lost: How many requests were sent whose answer never came. Each may have created a session
             that nobody holds; it expires on its own.
@@ -83,21 +86,26 @@ class Outcome(Generic[RowT_co]):
     index: int
     row: RowT_co = attrs.field(repr=False)
     kind: Kind
-    session: ChatSession | None
+    value: ResultT_co | None
     error: ChatKitError | None
     attempts: int
     lost: int
     elapsed: float
 
-    def result(self) -> ChatSession:
-        """Return the session.
+    @property
+    def session(self) -> ChatSession | None:
+        """The session: `value`, of a run that creates or cancels. None: there is none."""
+        return self.value if isinstance(self.value, ChatSession) else None
+
+    def result(self) -> ResultT_co:
+        """Return `value`.
 
         Raises:
             ChatKitError: there is none: `error`.
         """
-        if self.session is not None:
-            return self.session
-        error = self.error or ChatKitError("this outcome holds neither a session nor an error")
+        if self.value is not None:
+            return self.value
+        error = self.error or ChatKitError("this outcome holds neither a value nor an error")
         # Without the traceback of the last time it was raised, and what was handled then: rows that
         # were not attempted share an error.
         error.__context__ = None
@@ -111,6 +119,7 @@ class BulkSummary:
     Attributes:
         created: Rows whose session was created.
         cancelled: Rows whose session was cancelled.
+        deleted: Rows whose thread was deleted.
         rejected: Rows that were refused.
         unknown: Rows whose request was sent, and its answer never came.
         not_attempted: Rows for which nothing was sent.
@@ -126,6 +135,7 @@ class BulkSummary:
 
     created: int = 0
     cancelled: int = 0
+    deleted: int = 0
     rejected: int = 0
     unknown: int = 0
     not_attempted: int = 0
@@ -301,7 +311,7 @@ class AlikeFailures:
 # A run --------------------------------------------------------------------------------------------
 
 
-class BulkRun(Generic[RowT]):
+class BulkRun(Generic[RowT, ResultT]):
     """A run over rows: use it with `async with`, and iterate over its outcomes.
 
     Every row that was read has exactly one outcome. Leaving the block before the end cancels the
@@ -320,9 +330,10 @@ class BulkRun(Generic[RowT]):
     def __init__(
         self,
         attempts: Attempts,
-        build: Callable[[RowT], Call[ChatSession]],
+        build: Callable[[RowT], Call[ResultT]],
         rows: Iterable[RowT] | AsyncIterable[RowT],
         *,
+        name: str,
         done: SuccessKind,
         options: RequestOptions,
         concurrency: int,
@@ -331,6 +342,16 @@ class BulkRun(Generic[RowT]):
         max_wait: float | None,
         max_failures: int | None,
     ) -> None:
+        _refuse_bad_arguments(
+            name,
+            rows,
+            options,
+            concurrency=concurrency,
+            rate=rate,
+            max_wait=max_wait,
+            max_failures=max_failures,
+            capacity=attempts.transport.capacity,
+        )
         self._calls = attempts
         self._build = build
         self._done: SuccessKind = done
@@ -348,14 +369,14 @@ class BulkRun(Generic[RowT]):
             sleep=attempts.seam.sleep,
         )
         self._counts: dict[Kind, int] = dict.fromkeys(
-            ("created", "cancelled", "rejected", "unknown", "not_attempted"), 0
+            ("created", "cancelled", "deleted", "rejected", "unknown", "not_attempted"), 0
         )
         self._attempts = 0
         self._lost = 0
         self._started: float | None = None
         self._last_reply = -inf
         self._stopped_by: ChatKitError | None = None
-        self._held = deque[Outcome[RowT]]()  # by `results`, until it has all of them
+        self._held = deque[Outcome[RowT, ResultT]]()  # by `results`, until it has all of them
 
     @property
     def summary(self) -> BulkSummary:
@@ -384,7 +405,7 @@ class BulkRun(Generic[RowT]):
         self._fanout.stop()
         self._patience.end(for_new=True)
 
-    async def results(self) -> list[Outcome[RowT]]:
+    async def results(self) -> list[Outcome[RowT, ResultT]]:
         """Go through all rows, and return the outcomes: of a run that was not entered.
 
         Raises:
@@ -418,7 +439,7 @@ class BulkRun(Generic[RowT]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Outcome[RowT]:
+    async def __anext__(self) -> Outcome[RowT, ResultT]:
         self._start_once()
         if self._held:
             return self._held.popleft()
@@ -435,7 +456,9 @@ class BulkRun(Generic[RowT]):
 
     def _parts(
         self,
-    ) -> tuple[Fanout[RowT, Outcome[RowT]], Callable[[], None], Callable[[ChatKitError], None]]:
+    ) -> tuple[
+        Fanout[RowT, Outcome[RowT, ResultT]], Callable[[], None], Callable[[ChatKitError], None]
+    ]:
         return self._fanout, self._start_once, self._stop_by
 
     def _start_once(self) -> None:
@@ -449,12 +472,13 @@ class BulkRun(Generic[RowT]):
 
     # One row
 
-    async def _work(self, index: int, row: RowT) -> Outcome[RowT]:
+    async def _work(self, index: int, row: RowT) -> Outcome[RowT, ResultT]:
         progress, started = Progress(), self._calls.seam.now()
         limits = RowLimits(self._patience, self._calls.settings, self._options, started)
         error: ChatKitError | None = None
         try:
             await self._calls.make(self._build(row), limits, progress)
+            self._check_result(progress)
         except ChatKitError as failure:
             error = failure
         except RunEndedError:
@@ -475,12 +499,22 @@ class BulkRun(Generic[RowT]):
             self._stop_if_rows_share(error, started)
         return self._conclude(index, row, progress, error, ended - started)
 
-    def _skip(self, index: int, row: RowT) -> Outcome[RowT]:
+    def _check_result(self, progress: Progress) -> None:
+        """Check that a deletion was confirmed: a reply of success may say that it did not happen.
+
+        Raises:
+            APIError: it was not. The result is dropped.
+        """
+        if self._done == "deleted" and getattr(progress.result, "deleted", None) is not True:
+            progress.result = None
+            raise APIError("the API did not confirm the deletion", attempts=progress.attempts)
+
+    def _skip(self, index: int, row: RowT) -> Outcome[RowT, ResultT]:
         return self._conclude(index, row, Progress(), None, 0.0)
 
     def _conclude(
         self, index: int, row: RowT, progress: Progress, error: ChatKitError | None, elapsed: float
-    ) -> Outcome[RowT]:
+    ) -> Outcome[RowT, ResultT]:
         """Make the outcome of a row, and count it."""
         kind: Kind
         if progress.result is not None:
@@ -502,7 +536,7 @@ class BulkRun(Generic[RowT]):
             index=index,
             row=row,
             kind=kind,
-            session=cast("ChatSession | None", progress.result),
+            value=cast("ResultT | None", progress.result),
             error=error,
             attempts=progress.attempts,
             lost=progress.lost,
@@ -513,9 +547,9 @@ class BulkRun(Generic[RowT]):
         return self._stopped_by or ChatKitError("not attempted: the run ended before")
 
     def _unanswered(self, progress: Progress, elapsed: float) -> APIConnectionError:
-        done = "exist" if self._done == "created" else "have been cancelled"
+        done = "exist" if self._done == "created" else f"have been {self._done}"
         return APIConnectionError(
-            f"the run ended before the answer came; the session may {done}",
+            f"the run ended before the answer came; the {_THINGS[self._done]} may {done}",
             attempts=progress.attempts,
             elapsed=elapsed,
         )
@@ -529,7 +563,7 @@ class BulkRun(Generic[RowT]):
         elif isinstance(error, APIStatusError) and self._alike.note_failure(error):
             reason = (
                 f"the run stopped because {self._alike.count} rows in a row failed in the same way "
-                f"and no session was {self._done} (see max_failures)"
+                f"and no {_THINGS[self._done]} was {self._done} (see max_failures)"
             )
             self._stop_by(_retold(error, f"{reason}: {error.message}"))
 
@@ -571,6 +605,12 @@ def _retold(error: APIErrorT, message: str) -> APIErrorT:
     return copy
 
 
+_THINGS: dict[SuccessKind, str] = {
+    "created": "session",
+    "cancelled": "session",
+    "deleted": "thread",
+}
+
 _NO_ROWS_FAULT = (
     AuthenticationError,
     PermissionDeniedError,
@@ -600,17 +640,21 @@ def creation(
 
 def cancellation(options: RequestOptions) -> Callable[[CancelRow], Call[ChatSession]]:
     """Make the function that makes a row's call."""
+    return lambda row: cancel_session(id_of(row, ChatSession, "session_id"), options)
 
-    def build(row: CancelRow) -> Call[ChatSession]:
-        try:
-            session_id = row.id if isinstance(row, ChatSession) else row
-        except MissingFieldError:
-            session_id = None
-        if session_id is None:
-            raise ParameterError([("session_id", "is missing: the API's reply had none")])
-        return cancel_session(session_id, options)
 
-    return build
+def id_of(row: T | str, cls: type[T], name: str) -> str:
+    """Return the id that a row is, or has if it is an object of a class.
+
+    Raises:
+        ParameterError: the object has none.
+    """
+    if not isinstance(row, cls):
+        return cast("str", row)  # whatever it is: the call refuses what is no id
+    found = getattr(row, "id", None)
+    if found is None:
+        raise ParameterError([(name, "is missing: the API's reply had none")])
+    return cast("str", found)
 
 
 def _own_fields(row: object) -> dict[str, object]:
@@ -630,7 +674,7 @@ def _own_fields(row: object) -> dict[str, object]:
     raise ParameterError([("params", problem)])
 
 
-def refuse_bad_arguments(
+def _refuse_bad_arguments(
     name: str,
     rows: object,
     options: RequestOptions,
@@ -650,6 +694,8 @@ def refuse_bad_arguments(
     for option in options:
         if option in fields_of(SessionCreateParams):
             hint = f"create_many takes what all rows have as defaults={{{option!r}: ...}}"
+            if name == "threads":
+                hint = "delete_many takes a list: client.threads.list(user=...)"
             raise TypeError(f"unexpected keyword argument {option!r}; {hint}")
     given = described(rows)
     problems = bulk_problems(
@@ -691,8 +737,10 @@ def checked_defaults(defaults: object) -> dict[str, object]:
 
 
 def parts_of_run(
-    run: BulkRun[RowT],
-) -> tuple[Fanout[RowT, Outcome[RowT]], Callable[[], None], Callable[[ChatKitError], None]]:
+    run: BulkRun[RowT, ResultT],
+) -> tuple[
+    Fanout[RowT, Outcome[RowT, ResultT]], Callable[[], None], Callable[[ChatKitError], None]
+]:
     """Return the fan-out of a run, and the functions that start the run and stop it by an error.
 
     It is a function, so that no user of a run meets it.

@@ -461,6 +461,13 @@ def listing_of(pages: AsyncPages[ItemT]) -> Listing[ItemT]:
     return pages._listing  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
+def read_on_loop(items: T) -> T | AsyncPages[Any]:
+    """Return a blocking list as it is read in the event loop, and anything else as it is."""
+    if not isinstance(items, Pages):
+        return items
+    return cast("Pages[Any]", items)._pages  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
 # For the blocking client --------------------------------------------------------------------------
 
 

@@ -30,7 +30,6 @@ from chatkit_async.bulk import (
     cancellation,
     checked_defaults,
     creation,
-    refuse_bad_arguments,
 )
 from chatkit_async.models import (
     ChatKitConfigurationLike,
@@ -294,7 +293,7 @@ class AsyncSessions:
         max_failures: int | None = MAX_FAILURES,
         defaults: Mapping[str, object] | None = None,
         **options: Unpack[RequestOptions],
-    ) -> BulkRun[CreateRowT]:
+    ) -> BulkRun[CreateRowT, ChatSession]:
         """Create a session for each row, and say of each what became of it: see `BulkRun`.
 
         Use each session as it comes: its secret lives 600 seconds at most. Nothing is sent before
@@ -326,20 +325,11 @@ class AsyncSessions:
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
         options = hidden(options)  # before anything can raise: see there
-        refuse_bad_arguments(
-            "rows",
-            rows,
-            options,
-            concurrency=concurrency,
-            rate=rate,
-            max_wait=max_wait,
-            max_failures=max_failures,
-            capacity=self._attempts.transport.capacity,
-        )
         return BulkRun(
             self._attempts,
             creation(checked_defaults(defaults), options),
             rows,
+            name="rows",
             done="created",
             options=options,
             concurrency=concurrency,
@@ -359,7 +349,7 @@ class AsyncSessions:
         max_wait: float | None = MAX_WAIT,
         max_failures: int | None = MAX_FAILURES,
         **options: Unpack[RequestOptions],
-    ) -> BulkRun[CancelRowT]:
+    ) -> BulkRun[CancelRowT, ChatSession]:
         """Cancel sessions, and say of each what became of it: see `BulkRun`.
 
         Args:
@@ -377,20 +367,11 @@ class AsyncSessions:
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
         options = hidden(options)  # before anything can raise: see there
-        refuse_bad_arguments(
-            "session_ids",
-            session_ids,
-            options,
-            concurrency=concurrency,
-            rate=rate,
-            max_wait=max_wait,
-            max_failures=max_failures,
-            capacity=self._attempts.transport.capacity,
-        )
         return BulkRun(
             self._attempts,
             cancellation(options),
             session_ids,
+            name="session_ids",
             done="cancelled",
             options=options,
             concurrency=concurrency,

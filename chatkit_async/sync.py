@@ -1,9 +1,8 @@
 """ChatKit: the blocking client, which runs AsyncChatKit's coroutines on a loop of its own."""
 
 import ssl as tls
-from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import wraps
 from types import TracebackType
 from typing import (
@@ -11,7 +10,6 @@ from typing import (
     Any,
     Concatenate,
     Final,
-    Generic,
     ParamSpec,
     Self,
     TypeVar,
@@ -26,16 +24,10 @@ from chatkit_async.bulk import (
     CONCURRENCY,
     MAX_FAILURES,
     MAX_WAIT,
-    BulkRun,
-    BulkSummary,
     CancelRowT,
     CreateRowT,
-    Outcome,
-    RowT,
-    parts_of_run,
 )
 from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit, Derived
-from chatkit_async.errors import ClientClosedError
 from chatkit_async.models import (
     ChatKitConfigurationLike,
     ChatSession,
@@ -57,11 +49,12 @@ from chatkit_async.options import (
     hidden,
 )
 from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse, keywords_only
+from chatkit_async.sync_bulk import BlockingBulkRun
 
 if TYPE_CHECKING:
     from chatkit_async.sync_threads import Threads
 
-__all__ = ["BlockingBulkRun", "ChatKit", "Sessions", "SessionsWithRawResponse"]
+__all__ = ["ChatKit", "Sessions", "SessionsWithRawResponse"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -363,7 +356,7 @@ class Sessions:
         max_failures: int | None = MAX_FAILURES,
         defaults: Mapping[str, object] | None = None,
         **options: Unpack[RequestOptions],
-    ) -> "BlockingBulkRun[CreateRowT]":
+    ) -> "BlockingBulkRun[CreateRowT, ChatSession]":
         """Create a session for each row, and say of each what became of it: see `BlockingBulkRun`.
 
         Use each session as it comes: its secret lives 600 seconds at most. Nothing is sent before
@@ -417,7 +410,7 @@ class Sessions:
         max_wait: float | None = MAX_WAIT,
         max_failures: int | None = MAX_FAILURES,
         **options: Unpack[RequestOptions],
-    ) -> "BlockingBulkRun[CancelRowT]":
+    ) -> "BlockingBulkRun[CancelRowT, ChatSession]":
         """Cancel sessions, and say of each what became of it: see `BlockingBulkRun`.
 
         Args:
@@ -445,157 +438,6 @@ class Sessions:
             **options,
         )
         return BlockingBulkRun(run, self._loop_thread)
-
-
-class BlockingBulkRun(Generic[RowT]):
-    """A run over rows: use it with `with`, and iterate over its outcomes, in one thread.
-
-    Every row that was read has exactly one outcome. Leaving the block before the end cancels the
-    requests under way, and waits for their end; the outcomes that nobody took are still there to
-    iterate over. Without the block a run that is not iterated to its end goes on in the background.
-
-    A failure that would hit every row stops the run: 401, 403, 410, no quota left, a key that
-    cannot be right, a closed client, no connection since the row started, a rate gate that stayed
-    shut for `max_wait`, or `max_failures` rows that failed in the same way before any succeeded. It
-    is not raised: `summary.stopped_by` has it.
-
-    What reading the rows raises, or a callable of yours, is raised as it is, after the outcomes of
-    all rows that were read.
-
-    Rows are read in the thread that iterates, before it waits for outcomes: an input that keeps it
-    waiting keeps the outcomes waiting too. An asynchronous iterable is read in the client's thread.
-    """
-
-    def __init__(self, run: BulkRun[RowT], loop_thread: LoopThread) -> None:
-        self._run = run
-        self._loop_thread = loop_thread
-        self._fanout, self._start_once, self._stop_by = parts_of_run(run)
-        self._source = self._fanout.source
-        self._source.is_filled = not self._source.is_async
-        self._wanted = 0
-        self._over = False
-        # Filled in one thread and emptied in the other: Ctrl-C between the two loses nothing.
-        self._outcomes: deque[Outcome[RowT]] = deque()
-
-    @property
-    def summary(self) -> BulkSummary:
-        """Where the run is now."""
-        if not self._over:
-            with suppress(ClientClosedError):
-                return self._loop_thread.run(self._get_summary)
-        return self._run.summary
-
-    def stop(self) -> None:
-        """Read no more rows; finish those under way.
-
-        The iteration goes on to their outcomes, and ends. A row that waits for the rate gate and
-        has sent nothing yet is `not_attempted`. May be called in any thread.
-        """
-        if not self._over:
-            self._on_loop(self._stop)
-
-    def results(self) -> list[Outcome[RowT]]:
-        """Go through all rows, and return the outcomes: of a run that was not entered.
-
-        Raises:
-            BaseException: what reading the rows raised, or a callable of yours. The outcomes are
-                still there to iterate over, also after Ctrl-C.
-        """
-        with self:
-            while not self._over:
-                self._go_on()
-        outcomes = list(self._outcomes)
-        self._outcomes.clear()
-        return outcomes
-
-    def __enter__(self) -> Self:
-        self._loop_thread.run(self._run.__aenter__)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._on_loop(self._leave, exc_type, exc, traceback)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Outcome[RowT]:
-        while not self._outcomes:
-            if self._over:
-                raise StopIteration
-            self._go_on()
-        outcome = self._outcomes[0]
-        # No call from here on: a signal handler, which may raise, runs after calls.
-        del self._outcomes[0]
-        return outcome
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self._run.summary}>"
-
-    def __reduce__(self) -> str:
-        raise not_picklable(type(self))
-
-    def _go_on(self) -> None:
-        """Read rows, if any are wanted, and wait for outcomes, or for more to be wanted."""
-        wanted, self._wanted = self._wanted, 0
-        if wanted:
-            self._source.fill(wanted)
-        self._on_loop(self._advance)
-
-    def _on_loop(
-        self, method: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kwargs: P.kwargs
-    ) -> None:
-        """Have something done on the loop. The end of a closed client's is the end of the run."""
-        try:
-            self._loop_thread.run(method, *args, **kwargs)
-        except ClientClosedError as error:
-            if not self._loop_thread.has_ended() or not self._run.summary.read:
-                raise
-            end = self._source.end
-            if end is None or end.failure is not None:  # there may be more rows
-                self._stop_by(error.with_traceback(None))
-            # The workers came to their end with the loop: what they had has its outcome.
-            self._fanout.refuse_rest()
-            self._take()
-            self._over = True
-
-    # On the loop
-
-    async def _advance(self) -> None:
-        self._start_once()
-        self._source.wake()
-        if not self._fanout.wanted:
-            await self._fanout.ready()
-        any_taken = self._take()
-        self._wanted = self._fanout.wanted
-        self._over = not any_taken and not self._wanted
-
-    def _take(self) -> bool:
-        taken = self._fanout.take()
-        self._outcomes += taken
-        return bool(taken)
-
-    async def _leave(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            await self._run.__aexit__(exc_type, exc, traceback)
-        finally:
-            self._take()
-            self._over = True
-
-    async def _stop(self) -> None:
-        self._run.stop()
-
-    async def _get_summary(self) -> BulkSummary:
-        return self._run.summary
 
 
 def _blocking(

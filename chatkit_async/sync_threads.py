@@ -1,17 +1,19 @@
 """Threads: the blocking facade of `AsyncThreads`. Its classes are imported when they are used."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack, cast
 
 import attrs
 
 from chatkit_async._loop_thread import LoopThread
+from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, MAX_WAIT
 from chatkit_async.models.threads import ChatKitThread, ChatKitThreadDeleted, ChatKitThreadItem
 from chatkit_async.options import OMITTED, Omitted, Order, RequestOptions, hidden
-from chatkit_async.pages import AsyncPage, Page, Pages
+from chatkit_async.pages import AsyncPage, Page, Pages, read_on_loop
 from chatkit_async.sessions import APIResponse
-from chatkit_async.threads import AsyncThreads, AsyncThreadsWithRawResponse
+from chatkit_async.sync_bulk import BlockingBulkRun
+from chatkit_async.threads import AsyncThreads, AsyncThreadsWithRawResponse, DeleteRowT
 
 __all__ = ["Threads", "ThreadsWithRawResponse"]
 
@@ -125,6 +127,49 @@ class Threads:
         """
         options = hidden(options)  # before anything can raise: see there
         return self._loop_thread.run(self._threads.delete, thread_id, **options)
+
+    def delete_many(
+        self,
+        threads: Iterable[DeleteRowT] | AsyncIterable[DeleteRowT],
+        *,
+        concurrency: int = CONCURRENCY,
+        ordered: bool = False,
+        rate: float | None = None,
+        max_wait: float | None = MAX_WAIT,
+        max_failures: int | None = MAX_FAILURES,
+        **options: Unpack[RequestOptions],
+    ) -> BlockingBulkRun[DeleteRowT, ChatKitThreadDeleted]:
+        """Delete threads, and give the outcome of each: see `BlockingBulkRun`. This cannot be undone.
+
+        `delete_many(client.threads.list(user="..."))` deletes every thread of a user. A list
+        without `user` is one of all users' threads.
+
+        Args:
+            threads: An iterable, or an asynchronous one, of threads or ids, `cthr_...`; a list of
+                this client is one.
+            concurrency: As in `create_many`.
+            ordered: As in `create_many`.
+            rate: As in `create_many`.
+            max_wait: As in `create_many`.
+            max_failures: As in `create_many`, but for 404: each row has a thread of its own.
+            **options: As in `create_many`.
+
+        Raises:
+            ParameterError: the arguments, threads aside, cannot be right; nothing was read.
+
+        API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        run = self._threads.delete_many(
+            read_on_loop(threads),  # so that the next page is read while threads are deleted
+            concurrency=concurrency,
+            ordered=ordered,
+            rate=rate,
+            max_wait=max_wait,
+            max_failures=max_failures,
+            **options,
+        )
+        return BlockingBulkRun(run, self._loop_thread)
 
     def list_items(
         self,

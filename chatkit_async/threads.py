@@ -1,6 +1,6 @@
 """The methods of the API for threads. They are given what makes a call, and know no client."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack, cast
 
@@ -8,6 +8,7 @@ import attrs
 
 from chatkit_async._attempts import Attempts
 from chatkit_async._protocol import ITEMS_ROUTE, THREAD_ROUTE, THREADS_ROUTE, Call, threads_call
+from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, MAX_WAIT, BulkRun, id_of
 from chatkit_async.models.threads import (
     ChatKitThread,
     ChatKitThreadDeleted,
@@ -32,6 +33,7 @@ __all__ = ["AsyncThreads", "AsyncThreadsWithRawResponse"]
 P = ParamSpec("P")
 T = TypeVar("T")
 ItemT = TypeVar("ItemT", bound=ChatKitThread | ChatKitThreadItem)
+DeleteRowT = TypeVar("DeleteRowT", bound=ChatKitThread | str)
 
 
 class AsyncThreads:
@@ -169,16 +171,53 @@ class AsyncThreads:
         API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
         """
         options = hidden(options)  # before anything can raise: see there
-        call = threads_call(
-            ChatKitThreadDeleted,
-            "DELETE",
-            THREAD_ROUTE,
-            options,
-            thread_id=thread_id,
-            subject=("id", thread_id),
-            if_gone={"id": thread_id, "object": "chatkit.thread.deleted", "deleted": True},
+        return await self._call(_deletion(thread_id, options), options)
+
+    def delete_many(
+        self,
+        threads: Iterable[DeleteRowT] | AsyncIterable[DeleteRowT],
+        *,
+        concurrency: int = CONCURRENCY,
+        ordered: bool = False,
+        rate: float | None = None,
+        max_wait: float | None = MAX_WAIT,
+        max_failures: int | None = MAX_FAILURES,
+        **options: Unpack[RequestOptions],
+    ) -> BulkRun[DeleteRowT, ChatKitThreadDeleted]:
+        """Delete threads, and give the outcome of each: see `BulkRun`. This cannot be undone.
+
+        `delete_many(client.threads.list(user="..."))` deletes every thread of a user. A list
+        without `user` is one of all users' threads.
+
+        Args:
+            threads: An iterable, or an asynchronous one, of threads or ids, `cthr_...`; a list of
+                this client is one.
+            concurrency: As in `create_many`.
+            ordered: As in `create_many`.
+            rate: As in `create_many`.
+            max_wait: As in `create_many`.
+            max_failures: As in `create_many`, but for 404: each row has a thread of its own.
+            **options: As in `create_many`.
+
+        Raises:
+            ParameterError: the arguments, threads aside, cannot be right; nothing was read.
+
+        API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
+        """
+        options = hidden(options)  # before anything can raise: see there
+        return BulkRun(
+            self._attempts,
+            lambda row: _deletion(id_of(row, ChatKitThread, "thread_id"), options),
+            threads,
+            name="threads",
+            done="deleted",
+            options=options,
+            concurrency=concurrency,
+            ordered=ordered,
+            rate=rate,
+            max_wait=max_wait,
+            max_failures=max_failures,
         )
-        return await self._call(call, options)
 
     def list_items(
         self,
@@ -240,6 +279,18 @@ class AsyncThreads:
                 check_owner=lambda: self.retrieve(thread_id, **options),
             )
         )
+
+
+def _deletion(thread_id: str, options: RequestOptions) -> Call[ChatKitThreadDeleted]:
+    return threads_call(
+        ChatKitThreadDeleted,
+        "DELETE",
+        THREAD_ROUTE,
+        options,
+        thread_id=thread_id,
+        subject=("id", thread_id),
+        if_gone={"id": thread_id, "object": "chatkit.thread.deleted", "deleted": True},
+    )
 
 
 def _raw(

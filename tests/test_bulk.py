@@ -118,7 +118,7 @@ def of_stub(send, rows, *, done="created", **options):
         "max_wait": None,
         "max_failures": None,
     } | options
-    return BulkRun(attempts, lambda row: row, rows, done=done, options={}, **bounds)
+    return BulkRun(attempts, lambda row: row, rows, name="rows", done=done, options={}, **bounds)
 
 
 # Outcomes
@@ -288,7 +288,7 @@ async def test_an_outcome_gives_its_session_or_raises_its_error_each_time_anew(c
 
 def test_an_outcome_that_somebody_made_with_nothing_in_it_says_so():
     empty = Outcome(
-        index=0, row=1, kind="unknown", session=None, error=None, attempts=0, lost=0, elapsed=0.0
+        index=0, row=1, kind="unknown", value=None, error=None, attempts=0, lost=0, elapsed=0.0
     )
 
     with pytest.raises(ChatKitError, match="neither"):

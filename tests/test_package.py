@@ -24,6 +24,7 @@ LAYERS = [
     {"__init__"},
     {"sync"},
     {"sync_threads"},
+    {"sync_bulk"},
     {"client", "_loop_thread"},
     {"threads"},
     {"sessions"},

@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, assert_type
 from chatkit_async import (
     APIResponse,
     AsyncChatKit,
+    AsyncPage,
+    BlockingBulkRun,
     BulkRun,
     ChatKit,
+    ChatKitThread,
+    ChatKitThreadDeleted,
+    ChatKitThreadItem,
     ChatSession,
     ChatSessionChatKitConfigurationParam,
     ChatSessionRateLimitsParam,
     ChatSessionWorkflowDict,
     ChatSessionWorkflowParam,
     HistoryParam,
+    Page,
     SessionCreateDict,
     SessionCreateParams,
 )
@@ -118,4 +124,36 @@ async def returned(client: AsyncChatKit, blocking: ChatKit) -> None:
     assert_type(
         blocking.sessions.with_raw_response.cancel("cksess_1", timeout=5), APIResponse[ChatSession]
     )
-    assert_type(client.sessions.create_many(["u"]), BulkRun[str])
+    assert_type(client.sessions.create_many(["u"]), BulkRun[str, ChatSession])
+    for outcome in await client.sessions.create_many(["u"]).results():
+        assert_type(outcome.result(), ChatSession)
+        assert_type(outcome.session, ChatSession | None)
+
+
+async def threads_returned(client: AsyncChatKit, blocking: ChatKit) -> None:
+    """Check what the methods of threads return."""
+    assert_type(await client.threads.list(), AsyncPage[ChatKitThread])
+    assert_type(blocking.threads.list().page(), Page[ChatKitThread])
+    async for item in client.threads.list_items("cthr_1"):
+        assert_type(item, ChatKitThreadItem)
+    for thread in blocking.threads.list(user="u"):
+        assert_type(thread, ChatKitThread)
+    listed = client.threads.delete_many(client.threads.list(user="u"))
+    assert_type(listed, BulkRun[ChatKitThread, ChatKitThreadDeleted])
+    of_ids = blocking.threads.delete_many(["cthr_1"])
+    assert_type(of_ids, BlockingBulkRun[str, ChatKitThreadDeleted])
+    for outcome in blocking.threads.delete_many(blocking.threads.list()):
+        assert_type(outcome.row, ChatKitThread)
+        assert_type(outcome.result(), ChatKitThreadDeleted)
+
+
+async def threads_refused(client: AsyncChatKit, blocking: ChatKit) -> None:
+    """Check that a list used in the wrong way is reported, and a user that may be nobody."""
+    for _ in client.threads.list():  # type: ignore[attr-defined]
+        pass
+    async for _ in blocking.threads.list():  # type: ignore[attr-defined]
+        pass
+    await blocking.threads.list()  # type: ignore[misc]
+    len(client.threads.list())  # type: ignore[arg-type]
+    _ = client.threads.list(user=None)  # type: ignore[arg-type]
+    client.threads.delete_many([5])  # type: ignore[type-var]

@@ -332,7 +332,7 @@ def _carry_out(
     header: Header,
     rows: Source[V],
     done: SuccessKind,
-    start: Callable[[AsyncChatKit, AsyncIterator[V]], BulkRun[Any]],
+    start: Callable[[AsyncChatKit, AsyncIterator[V]], BulkRun[Any, Any]],
 ) -> int:
     """Carry out a run; returns the exit code."""
     with ExitStack() as stack:

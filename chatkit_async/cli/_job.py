@@ -65,7 +65,7 @@ class Sink(Protocol):
         """Note that a row is about to be sent."""
         ...
 
-    def outcome(self, row: Row[object], outcome: Outcome[object]) -> None:
+    def outcome(self, row: Row[object], outcome: Outcome[object, Any]) -> None:
         """Note what became of a row."""
         ...
 
@@ -86,7 +86,7 @@ class Printed:
     def intent(self, row: Row[object]) -> None:
         """Of no use to whoever reads."""
 
-    def outcome(self, row: Row[object], outcome: Outcome[object]) -> None:
+    def outcome(self, row: Row[object], outcome: Outcome[object, Any]) -> None:
         """Print what became of a row."""
         if self._failure is not None:
             raise self._failure  # after a pipe was closed, what is written goes nowhere
@@ -153,13 +153,13 @@ class Job(Generic[V]):
         self._sent = 0
         self._at_end = False
         self._pending: dict[int, Row[V]] = {}
-        self._unwritten: list[tuple[Row[V], Outcome[V]]] = []
+        self._unwritten: list[tuple[Row[V], Outcome[V, Any]]] = []
         self._failure: Exception | None = None
-        self._run: BulkRun[Any] | None = None
+        self._run: BulkRun[Any, Any] | None = None
         self._progress = Progress(self._share, self._under_way)
 
     async def work(
-        self, client: AsyncChatKit, start: Callable[[AsyncIterator[V]], BulkRun[Any]]
+        self, client: AsyncChatKit, start: Callable[[AsyncIterator[V]], BulkRun[Any, Any]]
     ) -> None:
         """Go through the rows.
 
@@ -283,12 +283,12 @@ class Job(Generic[V]):
 
     # Outcomes -------------------------------------------------------------------------------------
 
-    async def _take_all(self, bulk_run: BulkRun[Any]) -> None:
-        outcome: Outcome[V]
+    async def _take_all(self, bulk_run: BulkRun[Any, Any]) -> None:
+        outcome: Outcome[V, Any]
         async for outcome in bulk_run:
             self._note(self._pending.pop(outcome.index), outcome)
 
-    def _note(self, row: Row[V], outcome: Outcome[V]) -> None:
+    def _note(self, row: Row[V], outcome: Outcome[V, Any]) -> None:
         self.totals[outcome.kind] += 1
         self._progress.kinds[outcome.kind] += 1
         if outcome.error is not None and outcome.kind != "not_attempted":
@@ -298,12 +298,12 @@ class Job(Generic[V]):
         except (click.ClickException, click.exceptions.Exit) as error:
             self._unwritten.append((row, outcome))
             self._failure = self._failure or error
-            cast("BulkRun[Any]", self._run).stop()
+            cast("BulkRun[Any, Any]", self._run).stop()
 
     def _kind(self, state: State) -> Kind:
         return KIND_OF.get(state, self._done)
 
-    def _show(self, row: Row[V], outcome: Outcome[V]) -> None:
+    def _show(self, row: Row[V], outcome: Outcome[V, Any]) -> None:
         """Say why a row failed, for the first few."""
         failed = self._progress.kinds["rejected"] + self._progress.kinds["unknown"]
         if failed <= SHOWN:
@@ -321,7 +321,7 @@ class Job(Generic[V]):
         return max(shares, default=None)
 
     def _under_way(self) -> tuple[int, int]:
-        summary = cast("BulkRun[Any]", self._run).summary
+        summary = cast("BulkRun[Any, Any]", self._run).summary
         return summary.in_flight, summary.waiting
 
     async def _sync(self) -> None:
@@ -361,13 +361,13 @@ class Job(Generic[V]):
             )
 
 
-def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) -> Outcome[V]:
+def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) -> Outcome[V, Any]:
     """The outcome of a row that was not sent by this run."""
     return Outcome(
         index=row.index,
         row=row.value,
         kind=kind,
-        session=None,
+        value=None,
         error=error,
         attempts=attempts,
         lost=attempts,

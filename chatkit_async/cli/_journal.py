@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import attrs
 import click
@@ -215,7 +215,7 @@ class Journal:
             % (row.index, row.line, row.fingerprint)
         )
 
-    def outcome(self, row: Row[object], outcome: Outcome[object]) -> None:
+    def outcome(self, row: Row[object], outcome: Outcome[object, Any]) -> None:
         """Note what became of a row.
 
         Raises:
@@ -413,7 +413,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def outcome_record(
-    row: Row[object], outcome: Outcome[object], *, show_secret: bool
+    row: Row[object], outcome: Outcome[object, Any], *, show_secret: bool
 ) -> dict[str, object]:
     """The record of an outcome."""
     record: dict[str, object] = {

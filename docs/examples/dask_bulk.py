@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distributed import Client, LocalCluster, as_completed
 
-from chatkit_async import AsyncChatKit, Outcome
+from chatkit_async import AsyncChatKit, ChatSession, Outcome
 
 PARTITION = 50
 RATE = 100.0
@@ -30,7 +30,7 @@ def noted(journal: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def record(outcome: Outcome[str]) -> bytes:
+def record(outcome: Outcome[str, ChatSession]) -> bytes:
     """An outcome as a line of the journal. The secret is in it: the file is for its owner only."""
     session = outcome.session
     fields = {

@@ -36,7 +36,7 @@ def row(index=0, fingerprint=None, value=None):
 
 def outcome(kind="created", *, session=None, error=None):
     return Outcome(
-        index=0, row=None, kind=kind, session=session, error=error, attempts=1, lost=0, elapsed=0.5
+        index=0, row=None, kind=kind, value=session, error=error, attempts=1, lost=0, elapsed=0.5
     )
 
 
