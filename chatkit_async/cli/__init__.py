@@ -1,4 +1,4 @@
-"""The command line: create and cancel sessions, look around, find out what is wrong.
+"""The command line: create and cancel sessions, read conversations, find out what is wrong.
 
 Each command is a module. What it raises becomes a paragraph on stderr and an exit code here.
 """
@@ -13,6 +13,7 @@ from chatkit_async.cli._emulator import emulator
 from chatkit_async.cli._failures import reported
 from chatkit_async.cli._options import ARGUMENTS
 from chatkit_async.cli._sessions import cancel, create
+from chatkit_async.cli._threads import threads
 
 __all__ = ["commands"]
 
@@ -62,11 +63,11 @@ Completion by TAB, in bash (zsh and fish likewise):
 )
 @click.version_option(__version__, prog_name="chatkit-async")
 def commands() -> None:
-    """ChatKit sessions of the OpenAI API from the command line.
+    """ChatKit sessions and threads of the OpenAI API from the command line.
 
     New here? `chatkit-async demo` shows what it does, without a key or a network.
     """
 
 
-for _command in (demo, create, cancel, bulk, emulator, doctor):
+for _command in (demo, create, cancel, bulk, threads, emulator, doctor):
     commands.add_command(_command)

@@ -17,11 +17,12 @@ def test_the_help_begins_with_what_a_newcomer_wants(invoke, option):
     shown = invoke(option).stdout
     assert shown.index("chatkit-async demo") < shown.index("Commands:")
     listed = shown.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in listed[:6]] == [
+    assert [line.split()[0] for line in listed[:7]] == [
         "demo",
         "create",
         "cancel",
         "bulk",
+        "threads",
         "emulator",
         "doctor",
     ]
@@ -43,7 +44,18 @@ def test_the_help_states_the_exit_codes_and_the_environment(invoke):
 
 
 def test_the_help_fits_a_terminal_of_80_columns(invoke):
-    for command in ([], ["demo"], ["create"], ["cancel"], ["bulk"], ["emulator"], ["doctor"]):
+    for command in (
+        [],
+        ["demo"],
+        ["create"],
+        ["cancel"],
+        ["bulk"],
+        ["threads"],
+        ["threads", "list"],
+        ["threads", "show"],
+        ["emulator"],
+        ["doctor"],
+    ):
         shown = invoke(*command, "--help").stdout
         assert max(map(len, shown.splitlines())) <= 80
 
