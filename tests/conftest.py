@@ -59,12 +59,13 @@ aioresponses.core.ClientResponse = _ClientResponse
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-randomly shuffles them
 def pytest_collection_modifyitems(config, items):
-    """Keep every n-th case of a sweep; all of them where SWEEP_STRIDE is 1."""
+    """Keep every n-th case of a sweep, and none if n is 0; all of them where SWEEP_STRIDE is 1."""
     cases, left_out = Counter(), []
     for item in items:
         if sweep := item.get_closest_marker("sweep"):
             test = item.nodeid.partition("[")[0]
-            if cases[test] % int(os.environ.get("SWEEP_STRIDE", sweep.kwargs["every"])):
+            stride = int(os.environ.get("SWEEP_STRIDE", sweep.kwargs["every"]))
+            if not stride or cases[test] % stride:
                 left_out.append(item)
             cases[test] += 1
     if left_out:

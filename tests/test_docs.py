@@ -36,8 +36,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from click.testing import CliRunner
 from markdown_it import MarkdownIt
 from patience import PATIENCE
+
+from chatkit_async.cli import commands
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -52,6 +55,7 @@ COMMANDS = {"cat", "chatkit-async", "echo", "export", "python"}
 COMMAND = re.compile(
     r"((?:[^\n]*\\\n)*[^\n]*)\n?(.*)", re.DOTALL
 )  # a line, and those it goes on in
+SHELL = re.compile(r"[|&;<>$`]")  # what a shell does more with a command than to start it
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S.*?) -->", re.DOTALL)
 NOT_SHOWN = re.compile(r"<!-- not shown: (?P<reason>\S[^\n]*)\n(?P<code>.*)-->", re.DOTALL)
 
@@ -147,21 +151,11 @@ class Page:
                 assert name != "OPENAI_BASE_URL", "the page's commands go to the emulator"
                 self.monkeypatch.setenv(name, value)
                 continue
-            done = subprocess.run(  # noqa: S602  # the page shows a shell
-                command,
-                shell=True,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                timeout=PATIENCE,
-            )
+            exit_code, printed = run_command(command, words)
             # A page that shows a failure shows what it prints.
-            assert done.returncode == 0 or output, f"{self.name}:{block.line}: {done.stdout}"
+            assert exit_code == 0 or output, f"{self.name}:{block.line}: {printed}"
             if output:
-                assert_output(done.stdout, output)
+                assert_output(printed, output)
 
     def run_toml(self, block):
         tomllib.loads(block.code)
@@ -174,6 +168,25 @@ class Page:
 
     def run_sh(self, block):
         assert self.name == str(README), f"{block.line}: `sh` is for what .ci/run runs: `console`?"
+
+
+def run_command(command: str, words: list[str]) -> tuple[int, str]:
+    """Run a command, ours without a process where it needs no shell: exit code and output."""
+    if words[0] == "chatkit-async" and not SHELL.search(command):
+        result = CliRunner().invoke(commands, words[1:])
+        return result.exit_code, result.output
+    done = subprocess.run(  # noqa: S602  # the page shows a shell
+        command,
+        shell=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+    )
+    return done.returncode, done.stdout
 
 
 def assert_output(got: str, want: str) -> None:
@@ -211,6 +224,9 @@ def emulator(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-documentation")
+    # What else is installed here is not what a page has its reader install.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "chatkit_async.pytest_plugin,pytest_asyncio.plugin")
     with Emulator() as emulator:
         monkeypatch.setenv("OPENAI_BASE_URL", emulator.base_url)
         yield emulator

@@ -289,14 +289,14 @@ METHODS = {
 }
 
 
-def asynchronous(cell, method, **settings):
-    """Make a cell's call with AsyncChatKit."""
+def asynchronous(cell, method, *, debug=False, **settings):
+    """Make a cell's call with AsyncChatKit; with `debug`, the loop logs every callback."""
 
     async def main():
         attempts = []
         options = {**cell.settings, "on_attempt": attempts.append, **settings}
         loop = asyncio.get_running_loop()
-        loop.slow_callback_duration = 0  # in debug mode, every callback is logged, and its repr
+        loop.slow_callback_duration = 0  # of the debug mode: what takes longer is logged
         cell.clock.govern(loop)
         async with AsyncChatKit(**options) as client:
             client._attempts.seam = cell.clock.seam
@@ -311,18 +311,18 @@ def asynchronous(cell, method, **settings):
             outcome = _outcome(cell, client, error, attempts)
         return Call(outcome, error, result, attempts)
 
-    with asyncio.Runner(debug=True) as runner:
+    with asyncio.Runner(debug=debug) as runner:
         return runner.run(main())
 
 
-def blocking(cell, method, **settings):
-    """Make a cell's call with ChatKit."""
+def blocking(cell, method, *, debug=False, **settings):
+    """Make a cell's call with ChatKit; with `debug`, its loop logs every callback."""
     attempts = []
     options = {**cell.settings, "on_attempt": attempts.append, **settings}
     with ChatKit(**options) as client:
         client._client._attempts.seam = cell.clock.seam
         loop = loop_of(client)
-        loop.set_debug(True)
+        loop.set_debug(debug)
         loop.slow_callback_duration = 0
         cell.clock.govern(loop)
         if cell._idle:

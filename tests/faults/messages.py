@@ -17,6 +17,8 @@ from faults.table import TABLE
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "messages.md"
 
+FAULTS = {fault.name: fault for fault in TABLE}
+
 WIDTH = 96
 
 HEAD = """\
@@ -170,29 +172,26 @@ SECTIONS = [
 ]
 
 
-def rendered(grounds):
-    """The page."""
-    faults = {fault.name: fault for fault in TABLE}
-    sections = [HEAD]
-    for section in SECTIONS:
-        messages = [message for name in section.faults for message in said(grounds, faults[name])]
-        sections.append(
-            f"## {section.title}\n\n"
-            "```text\n" + "\n".join(map(wrapped, dict.fromkeys(messages))) + "\n```\n\n"
-            f"{section.means}\n\n**To do:** {section.do}\n"
-        )
-    return "\n".join(sections)
+def errors(grounds, section, call=asynchronous):
+    """The errors of a section: of a create, and of a cancel where it means another thing."""
+    for name in section.faults:
+        fault = FAULTS[name]
+        for method in ("create", "cancel") if fault.kind == HTTPStatus.NOT_FOUND else ("create",):
+            with (
+                Cell(grounds, fault, EVERY_ATTEMPT) as cell,
+                mock.patch("socket.getaddrinfo", cell.look_up),
+            ):
+                yield call(cell, method).error
 
 
-def said(grounds, fault):
-    """What a person sees of a fault: on a create, and on a cancel where it means another thing."""
-    for method in ("create", "cancel") if fault.kind == HTTPStatus.NOT_FOUND else ("create",):
-        with (
-            Cell(grounds, fault, EVERY_ATTEMPT) as cell,
-            mock.patch("socket.getaddrinfo", cell.look_up),
-        ):
-            error = asynchronous(cell, method).error
-        yield as_in_life(f"{type(error).__name__}: {error}")
+def rendered(section, errors):
+    """A section of the page, with what a person sees of its errors."""
+    messages = [as_in_life(f"{type(error).__name__}: {error}") for error in errors]
+    return (
+        f"## {section.title}\n\n"
+        "```text\n" + "\n".join(map(wrapped, dict.fromkeys(messages))) + "\n```\n\n"
+        f"{section.means}\n\n**To do:** {section.do}\n"
+    )
 
 
 def as_in_life(message):
@@ -220,7 +219,8 @@ def main():
     """Write the page."""
     grounds = Grounds()
     try:
-        PAGE.write_text(rendered(grounds), encoding="utf-8")
+        sections = [rendered(section, errors(grounds, section)) for section in SECTIONS]
+        PAGE.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
     finally:
         grounds.close()
 

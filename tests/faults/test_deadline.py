@@ -56,6 +56,7 @@ async def measured(client, **options):
 
 
 @pytest.mark.unmeasured
+@pytest.mark.sweep(every=5)
 @pytest.mark.parametrize("max_retries", [0, 2, 100])
 @pytest.mark.parametrize("attempt_timeout", [None, 3.0])
 @pytest.mark.parametrize("timeout", [0.2, 60.0])

@@ -18,7 +18,7 @@ hunter = Hunter(KEY, SESSION["client_secret"])
 
 
 @pytest.mark.unmeasured
-@pytest.mark.sweep(every=5)
+@pytest.mark.sweep(every=11)
 @pytest.mark.parametrize("times", EXTENTS.values(), ids=EXTENTS)
 @pytest.mark.parametrize("call", [asynchronous, blocking], ids=["async", "sync"])
 @pytest.mark.parametrize("method", ["create", "cancel"])

@@ -49,15 +49,17 @@ SOURCES = {"environment": None, "function": lambda: KEY, "coroutine function": a
 
 
 @pytest.mark.unmeasured
-@pytest.mark.sweep(every=2)
+@pytest.mark.sweep(every=7)
+@pytest.mark.parametrize("call", [asynchronous, blocking], ids=["async", "sync"])
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 @pytest.mark.parametrize("failing", TABLE, ids=lambda fault: fault.name)
-def test_no_fault_shows_a_key_of_any_source(meeting, monkeypatch, failing, source):
+def test_no_fault_shows_a_key_of_any_source(meeting, monkeypatch, failing, source, call):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with Log() as log, meeting(failing, EVERY_ATTEMPT) as cell:
-        done = asynchronous(cell, "create", api_key=source)
+        done = call(cell, "create", debug=True, api_key=source)
 
     assert (done.error is None) == (failing.raises is None)
+    assert "Executing <Task" in log.text
     assert hunter.hunt(*filter(None, [done.error]), *done.attempts, log.text) == []
 
 
