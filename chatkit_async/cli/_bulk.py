@@ -1,6 +1,7 @@
 """`chatkit-async bulk`: create and cancel many sessions, with a journal to resume by."""
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
@@ -14,12 +15,11 @@ from typing import Any, TypeVar, cast
 import attrs
 import click
 
-from chatkit_async._exit_codes import AUTHENTICATION, PARTIAL, USAGE, after_signal
+from chatkit_async._exit_codes import USAGE
 from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, BulkRun, SuccessKind
-from chatkit_async.cli._failures import exit_code
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
-from chatkit_async.cli._journal import NOT_OF_THE_ROW, Header, Journal, lock
-from chatkit_async.cli._options import debug_option, secret_option, timeout_option
+from chatkit_async.cli._journal import Header, Journal, lock
+from chatkit_async.cli._options import command_with, debug_option, secret_option, timeout_option
 from chatkit_async.cli._output import counted, note, without_secrets
 from chatkit_async.cli._rows import (
     CsvDecoder,
@@ -95,6 +95,9 @@ def _run_options(command: F) -> F:
             help="Stop when N rows fail alike before any succeeds. 0: go on.",
         ),
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Send N rows, and end."),
+        click.option(
+            "-q", "--quiet", is_flag=True, help="No progress, and no summary of a full success."
+        ),
         timeout_option("Limit of each row, waits for the rate limit not counted."),
         debug_option,
     )
@@ -121,6 +124,8 @@ class Options:
     max_failures: int
     limit: int | None
     timeout: float
+    quiet: bool
+    no_output: bool = False
     renew_expired: bool = False
     show_secret: bool = False
 
@@ -169,6 +174,9 @@ _SOURCE = click.argument(
 @click.option(
     "--renew-expired", is_flag=True, help="With --resume: create sessions anew that are over."
 )
+@click.option(
+    "--no-output", is_flag=True, help="Do not ask for -o FILE, without which secrets are lost."
+)
 @secret_option
 @_run_options
 @click.pass_context
@@ -196,6 +204,8 @@ def create(
         rows = Source(decoder, stream, status)
         if given.dry_run:
             context.exit(_check(rows, problems_of_create, given.limit))
+        if options["output"] is None and not (given.no_output or given.show_secret):
+            _confirm_no_output()
         header = Header(
             command="bulk create",
             base_url=Settings.resolve({}).base_url,
@@ -242,6 +252,17 @@ def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
                 "cancelled",
                 lambda client, ids: client.sessions.cancel_many(ids, **given.bounds()),
             )
+        )
+
+
+def _confirm_no_output() -> None:
+    """Ask, on a terminal, if a run may go on whose secrets are kept nowhere."""
+    if all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        click.confirm(
+            "Without -o FILE all client secrets are lost, and the run cannot be resumed.\n"
+            "Create the sessions anyway?",
+            abort=True,
+            err=True,
         )
 
 
@@ -327,6 +348,33 @@ class _ProblemLines:
         self.add(0, {})
 
 
+def _advise(job: Job[V], journal: Path) -> None:
+    """Print what is left, each with the command that does it."""
+    see_why = shlex.join(["chatkit-async", "bulk", "status", str(journal)])
+    for left, what, flags in (
+        (job.unfinished, "To continue this run:", ()),
+        (
+            job.totals["unknown"],
+            "with an unknown outcome. To send these rows again:",
+            ("--retry-unknown",),
+        ),
+        (
+            job.rejected,
+            f"rejected. To see why:\n  {see_why}\nAfter correcting the input:",
+            ("--retry-rejected",),
+        ),
+        (
+            job.expired,
+            "with an expired session. To create new sessions:",
+            ("--renew-expired",),
+        ),
+    ):
+        if left:
+            number = f"{counted(left, 'row')} " if flags else ""
+            command = without_secrets(command_with("--resume", *flags))
+            note(f"{number}{what}\n  {command}")
+
+
 def _carry_out(
     given: Options,
     header: Header,
@@ -354,45 +402,18 @@ def _carry_out(
         again = Again(
             unknown=given.retry_unknown, rejected=given.retry_rejected, expired=given.renew_expired
         )
-        job = Job(rows, sink, done, again=again, limit=given.limit)
+        job = Job(rows, sink, done, again=again, limit=given.limit, quiet=given.quiet)
         try:
             run(
                 job.work(client, lambda values: start(client, values)),
                 on_interrupt=job.interrupt,
             )
         finally:
-            note(job.summary())
-            _advise(job, given)
-    if job.interrupted_by is not None:
-        return after_signal(job.interrupted_by)
-    return _exit_code(job)
-
-
-def _advise(job: Job[V], given: Options) -> None:
-    """Say what can be done about what is left."""
-    if job.stopped_by is not None:
-        note(f"Stopped: {without_secrets(str(job.stopped_by))}")
-    if given.output is None:
-        return
-    if job.unfinished:
-        note("--resume goes on from here.")
-    # An error that --resume sends rows again after rejected some as well.
-    status = getattr(job.stopped_by, "status_code", None)
-    sent_again = job.stopped_by is not None and (status is None or status in NOT_OF_THE_ROW)
-    rejected = 0 if job.interrupted_by or sent_again else job.totals["rejected"]
-    for number, advice in (
-        (job.totals["unknown"], "of unknown outcome: --resume --retry-unknown to send again."),
-        (rejected, "rejected: mend the input, then --resume --retry-rejected."),
-        (job.expired, "with an expired session: --resume --renew-expired to create anew."),
-    ):
-        if number:
-            note(f"{counted(number, 'row')} {advice}")
-
-
-def _exit_code(job: Job[V]) -> int:
-    if job.stopped_by is not None and exit_code(job.stopped_by) == AUTHENTICATION:
-        return AUTHENTICATION
-    return 0 if (+job.totals).keys() <= {"created", "cancelled"} else PARTIAL
+            if job.exit_code or not given.quiet:
+                note(job.summary())
+            if given.output is not None:
+                _advise(job, given.output)
+    return job.exit_code
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import attrs
 import click
 
+from chatkit_async._exit_codes import AUTHENTICATION, PARTIAL, after_signal
 from chatkit_async.bulk import BulkRun, Kind, Outcome, SuccessKind
-from chatkit_async.cli._journal import KIND_OF, History, State, outcome_record
+from chatkit_async.cli._failures import exit_code
+from chatkit_async.cli._journal import KIND_OF, NOT_OF_THE_ROW, History, State, outcome_record
 from chatkit_async.cli._output import counted, note, without_secrets, write, write_json
 from chatkit_async.cli._progress import Progress, duration
 from chatkit_async.cli._rows import Decoder, InputError, Row, Rows, Stream, read
@@ -110,9 +112,10 @@ class Source(Generic[V]):
         self._size = 0 if self.waits or status is None else status.st_size
 
     @property
-    def share(self) -> float | None:
-        """How much of it became rows, 0 to 1; None: there is no telling."""
-        return min(1.0, self.rows.read / self._size) if self._size else None
+    def total(self) -> int | None:
+        """An estimate of its rows, from those read so far; None: it is no file."""
+        rows = self.rows
+        return rows.index * max(self._size, rows.read) // rows.read if self._size else None
 
     def all(self) -> Iterator[Row[V]]:
         """Read all rows, one after the other, with nothing else going on."""
@@ -135,7 +138,14 @@ class Job(Generic[V]):
     """
 
     def __init__(
-        self, source: Source[V], sink: Sink, done: SuccessKind, *, again: Again, limit: int | None
+        self,
+        source: Source[V],
+        sink: Sink,
+        done: SuccessKind,
+        *,
+        again: Again,
+        limit: int | None,
+        quiet: bool = False,
     ) -> None:
         # In the order in which they are told.
         kinds: tuple[Kind, ...] = (done, "rejected", "unknown", "not_attempted")
@@ -156,7 +166,7 @@ class Job(Generic[V]):
         self._unwritten: list[tuple[Row[V], Outcome[V, Any]]] = []
         self._failure: Exception | None = None
         self._run: BulkRun[Any, Any] | None = None
-        self._progress = Progress(self._share, self._under_way)
+        self._progress = Progress(self.totals, self._total, self._under_way, quiet=quiet)
 
     async def work(
         self, client: AsyncChatKit, start: Callable[[AsyncIterator[V]], BulkRun[Any, Any]]
@@ -211,19 +221,41 @@ class Job(Generic[V]):
         if self._run is not None and (now := self._run.summary).attempts:
             # Of a row that was not attempted, no attempt got as far as to send anything.
             to_connect = (+self._progress.kinds).keys() == {"not_attempted"}
-            attempts = f"{counted(now.attempts, 'attempt')}{' to connect' if to_connect else ''}"
+            earlier = self._sink.history.attempts
+            attempts = f"{counted(earlier + now.attempts, 'attempt')}"
+            attempts += " to connect" if to_connect else ""
+            attempts += f", {now.attempts:,} of them in this run," if earlier else ""
             said += f" {attempts} in {duration(now.elapsed)}."
+        if self.stopped_by is not None:
+            said += f"\nStopped: {without_secrets(str(self.stopped_by))}"
         return said
 
     @property
+    def exit_code(self) -> int:
+        """The exit code for the outcomes of all rows."""
+        if self.interrupted_by is not None:
+            return after_signal(self.interrupted_by)
+        if self.stopped_by is not None and exit_code(self.stopped_by) == AUTHENTICATION:
+            return AUTHENTICATION
+        return 0 if (+self.totals).keys() <= {"created", "cancelled"} else PARTIAL
+
+    @property
     def unfinished(self) -> bool:
-        """Whether a run that resumes this one has rows to send, as far as this one knows."""
+        """True if a run that resumes this one has rows to send, as far as this one knows."""
         return (
             self.interrupted_by is not None
             or self.stopped_by is not None
             or (self._sent == self._limit and not self._at_end)
             or self.totals["not_attempted"] > 0
         )
+
+    @property
+    def rejected(self) -> int:
+        """How many rows have to be corrected; 0 if the run ended early, for other reasons."""
+        # An error that --resume sends rows again after rejected some as well.
+        status = getattr(self.stopped_by, "status_code", None)
+        sent_again = self.stopped_by is not None and (status is None or status in NOT_OF_THE_ROW)
+        return 0 if self.interrupted_by or sent_again else self.totals["rejected"]
 
     # Rows -----------------------------------------------------------------------------------------
 
@@ -278,7 +310,6 @@ class Job(Generic[V]):
             self._note(row, _unsent(row, "unknown", error, attempts=1))
             return
         self.totals[self._kind(state)] += 1
-        self._progress.skipped += 1
         self.expired += state is State.EXPIRED
 
     # Outcomes -------------------------------------------------------------------------------------
@@ -315,10 +346,13 @@ class Job(Generic[V]):
         self._progress.clear()
         note(without_secrets(text))
 
-    def _share(self) -> float | None:
-        of_limit = None if self._limit is None else self._sent / self._limit
-        shares = [share for share in (self._source.share, of_limit) if share is not None]
-        return max(shares, default=None)
+    def _total(self) -> tuple[int, bool] | None:
+        """Return the number of rows that the run comes to, and True if it is exact."""
+        known = self._source.rows.index if self._at_end else self._source.total
+        if self._limit is None:
+            return None if known is None else (known, self._at_end)
+        limited = self.totals.total() + len(self._pending) + self._limit - self._sent
+        return (limited, True) if known is None or limited < known else (known, self._at_end)
 
     def _under_way(self) -> tuple[int, int]:
         summary = cast("BulkRun[Any, Any]", self._run).summary

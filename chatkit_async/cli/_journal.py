@@ -73,9 +73,14 @@ KIND_OF: Mapping[State, Kind] = {
 
 
 class History:
-    """What a journal says of each row, in nine bytes a row."""
+    """What a journal says of each row, in nine bytes a row.
+
+    Attributes:
+        attempts: How many attempts all rows took.
+    """
 
     def __init__(self) -> None:
+        self.attempts = 0
         self._fingerprints = array("Q")
         self._states = bytearray()
 
@@ -468,6 +473,8 @@ def _take(history: History, record: Mapping[str, object], now: float) -> None:
             state = State.SENT
         case "outcome":
             state = _state(record, now)
+            if type(attempts := record.get("attempts")) is int:
+                history.attempts += attempts
         case _:
             raise ValueError("it is neither an intent nor an outcome")
     history.set(index, fingerprint, state)

@@ -4,10 +4,9 @@ import errno
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, TextIO, cast
 
 import click
@@ -17,6 +16,7 @@ from chatkit_async.models import ChatSession
 from chatkit_async.secret import MASK, mask_json, mask_text, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 PROSE_WIDTH = 80
@@ -47,7 +47,7 @@ def write(text: str, *, err: bool = False) -> None:
             return
         raise click.ClickException("standard output is closed")
     try:
-        click.echo(text, nl=False, err=err)
+        click.echo(text, nl=False, err=err, color=True)  # colours are decided by console()
     except OSError as error:
         closed = error.errno in _CLOSED
         if closed or err:
@@ -122,6 +122,37 @@ def _expiry(session: ChatSession) -> str | None:
     return None if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def columns(stream: TextIO | None) -> int:
+    """Return the width of a stream's terminal; without one, that of running text."""
+    if stream is None or not stream.isatty():
+        return PROSE_WIDTH
+    if (given := os.environ.get("COLUMNS", "")).isdecimal():
+        return int(given)
+    try:
+        # Not of shutil: it asks stdout, which may be a pipe while stderr is a terminal.
+        return os.get_terminal_size(stream.fileno()).columns or PROSE_WIDTH
+    except (OSError, ValueError):
+        return PROSE_WIDTH
+
+
+def console(stream: TextIO | None) -> "Console":
+    """Return a console to capture what suits a stream; NO_COLOR and FORCE_COLOR are respected."""
+    from rich.console import Console  # noqa: PLC0415 - 50 ms that JSON does not need
+
+    terminal = stream is not None and stream.isatty()
+    plain = not (terminal or os.environ.get("FORCE_COLOR")) or bool(os.environ.get("NO_COLOR"))
+    return Console(
+        # What it captures is written by write(), which handles errors.
+        file=TextIOWrapper(BytesIO(), encoding=getattr(stream, "encoding", None)),
+        width=columns(stream),
+        force_terminal=not plain,
+        color_system=None if plain else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
 class Page:
     """Text for people, with as much colour and width as the stream it goes to has.
 
@@ -131,25 +162,14 @@ class Page:
     ITEM_INDENT = 9
 
     def __init__(self, *, err: bool = False) -> None:
-        from rich.console import Console  # noqa: PLC0415 - 50 ms that JSON does not need
-
         # A program can be started without them.
         stream = cast("TextIO | None", sys.stderr if err else sys.stdout)
-        terminal = stream is not None and stream.isatty()
-        plain = not terminal or bool(os.environ.get("NO_COLOR"))
-        columns = shutil.get_terminal_size().columns if terminal else PROSE_WIDTH
+        width = columns(stream)
         self._err = err
-        self._width = min(columns, PROSE_WIDTH)
-        self.indent = 3 if columns >= ROOMY else 1
-        self._console = Console(
-            file=StringIO(),  # what it captures is written by write(), whose errors are told
-            width=self._width,
-            force_terminal=not plain,
-            color_system=None if plain else "auto",
-            highlight=False,
-            markup=False,
-            emoji=False,
-        )
+        self._width = min(width, PROSE_WIDTH)
+        self.indent = 3 if width >= ROOMY else 1
+        self._console = console(stream)
+        self._console.width = self._width
 
     def heading(self, text: str) -> None:
         """Show a heading, with an empty line before."""

@@ -1,68 +1,80 @@
-"""How a bulk run goes, on stderr: on a terminal a line that is redrawn, elsewhere one now and then."""
+"""The progress of a run, on stderr: a bar on a terminal, elsewhere a line from time to time."""
 
 import asyncio
-import shutil
+import os
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TextIO, cast
 
-from chatkit_async.cli._output import printable_lines, write
+from chatkit_async.cli._output import columns, console, write
 
-LIVE = 0.2
-"""Seconds between two drawings of the live line."""
+BAR_INTERVAL = 0.2
+"""Seconds between two drawings of the bar."""
 
-PLAIN = 5.0
-"""Seconds between two plain lines."""
+LINE_INTERVAL = 5.0
+"""Seconds between two lines."""
 
-WINDOW = 10.0
-"""Seconds over which a rate is taken."""
+RATE_WINDOW = 10.0
+"""Seconds over which the rate is measured."""
+
+MIN_BAR_WIDTH, MAX_BAR_WIDTH = 10, 40
+
+FAILURES = ("rejected", "unknown", "not_attempted")
 
 _MINUTE = 60
 _HOUR = 3600
 
 
 class Progress:
-    """Counts what happens, and shows it while it runs.
+    """Counts outcomes, and shows them while a run goes on.
 
     Attributes:
-        kinds: How many rows came to what.
-        skipped: How many rows were left as they are.
+        kinds: The number of outcomes of this run, by kind.
 
     Args:
-        share: How much of the input is under way or done, 0 to 1; None: there is no telling.
-        under_way: How many rows are in flight, and how many of them wait for the rate gate.
-        clock: Seconds.
+        totals: The number of outcomes by kind, those of earlier runs included.
+        total: Returns the number of rows, and True if it is exact; None: it is unknown.
+        under_way: Returns how many rows are in flight, and how many wait for the rate gate.
+        quiet: Show nothing.
+        clock: Returns seconds.
     """
 
     def __init__(
         self,
-        share: Callable[[], float | None],
+        totals: Counter[str],
+        total: Callable[[], tuple[int, bool] | None],
         under_way: Callable[[], tuple[int, int]],
         *,
+        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # A program can be started without it.
         stream = cast("TextIO | None", sys.stderr)
         self.kinds: Counter[str] = Counter()
-        self.skipped = 0
-        self._share = share
+        self._totals = totals
+        self._total = total
         self._under_way = under_way
-        self._live = stream is not None and stream.isatty()
+        self._quiet = quiet
+        self._has_bar = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
         self._clock = clock
-        self._interval = LIVE if self._live else PLAIN
-        self._samples: deque[tuple[float, int, float | None]] = deque(
-            [(clock(), 0, share())], maxlen=int(WINDOW / self._interval) + 1
+        self._interval = BAR_INTERVAL if self._has_bar else LINE_INTERVAL
+        self._samples: deque[tuple[float, int]] = deque(
+            [(clock(), 0)], maxlen=int(RATE_WINDOW / self._interval) + 1
         )
         self._drawn = False
 
     async def show(self) -> None:
-        """Show it until cancelled, and leave no line half drawn."""
+        """Show the progress until cancelled, and leave no bar behind."""
         try:
-            while True:
+            while not self._quiet:
                 await asyncio.sleep(self._interval)
-                self._draw(self.text())
+                if self._has_bar:
+                    write(f"\r{self._bar()}\x1b[K", err=True)
+                    self._drawn = True
+                else:
+                    write(f"{self.text()}\n", err=True)
         finally:
             self.clear()
 
@@ -72,37 +84,56 @@ class Progress:
             write("\r\x1b[K", err=True)
             self._drawn = False
 
-    def text(self) -> str:
-        """How it goes."""
-        now, done, share = self._clock(), self.kinds.total(), self._share()
-        self._samples.append((now, done, share))
-        then, done_then, share_then = self._samples[0]
-        elapsed = now - then
-        rate = (done - done_then) / elapsed if elapsed > 0 else 0.0
-        said = [f"{done:,} done"]
-        said += [f"{number:,} {kind.replace('_', ' ')}" for kind, number in self.kinds.items()]
-        if self.skipped:
-            said.append(f"{self.skipped:,} skipped")
+    def text(self, width: float = float("inf")) -> str:
+        """Return the numbers; the less important are left out until they fit the width."""
+        now, sent = self._clock(), self.kinds.total()
+        self._samples.append((now, sent))
+        then, sent_then = self._samples[0]
+        rate = (sent - sent_then) / (now - then) if now > then else 0.0
+        done, total = self._totals.total(), self._total()
         in_flight, waiting = self._under_way()
-        said.append(f"{in_flight:,} in flight")
-        if waiting:
-            said.append(f"{waiting:,} waiting for the rate limit")
-        said.append(f"{rate:,.0f}/s")
-        if share is not None and share_then is not None and share > share_then:
-            said.append(f"{duration((1 - share) * elapsed / (share - share_then))} left")
-        return ", ".join(said)
+        failed = sum(self._totals[kind] for kind in FAILURES)
+        parts = [(1, f"{done:,} rows")]  # with their importance: 0 stays longest
+        if total is not None:
+            rows, exact = max(total[0], done), total[1]
+            about = "" if exact else "~"
+            parts = [(1, f"{done:,}/{about}{rows:,} rows"), (3, f"{_percent(done, rows)}%")]
+        parts += [
+            (5, f"{number:,} {kind}")
+            for kind, number in self._totals.items()
+            if kind not in FAILURES
+        ]
+        parts += [(2, f"{failed:,} failed")] if failed else []
+        parts += [(7, f"{in_flight:,} in flight")]
+        parts += [(6, f"{waiting:,} waiting for the rate limit")] if waiting else []
+        parts += [(4, f"{rate:,.0f}/s")]
+        if total is not None and rate:
+            parts += [(0, f"{duration((rows - done) / rate)} left")]
+        while len(said := ", ".join(text for _, text in parts)) > width:
+            parts.remove(max(parts))
+        return said
 
-    def _draw(self, text: str) -> None:
-        if self._live:
-            columns = shutil.get_terminal_size().columns
-            write(f"\r{printable_lines(text)[: columns - 1]}\x1b[K", err=True)
-            self._drawn = True
-        else:
-            write(f"{printable_lines(text)}\n", err=True)
+    def _bar(self) -> str:
+        from rich.progress_bar import ProgressBar  # noqa: PLC0415 - late, as it takes 50 ms
+
+        width = columns(sys.stderr) - 1
+        text, total = self.text(width), self._total()
+        room = min(width - len(text) - 1, MAX_BAR_WIDTH)
+        if total is None or room < MIN_BAR_WIDTH:
+            return text
+        terminal = console(sys.stderr)
+        with terminal.capture() as capture:
+            bar = ProgressBar(total[0], self._totals.total(), room, complete_style="green")
+            terminal.print(bar, end="")
+        return f"{capture.get():{room}} {text}"
+
+
+def _percent(done: int, total: int) -> int:
+    return 100 * done // total if total else 100
 
 
 def duration(seconds: float) -> str:
-    """Seconds, as people say them."""
+    """Return seconds as people say them."""
     if seconds < _MINUTE:
         return f"{seconds:.0f} s"
     if seconds < _HOUR:

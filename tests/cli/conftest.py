@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -68,3 +70,26 @@ def start():
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Run commands in forks of a process that has imported them; returns their exit codes."""
+    program = [sys.executable, str(Path(__file__).with_name("forks.py"))]
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(*arguments, output, emulator, at=None):
+            environment = {
+                "OPENAI_BASE_URL": emulator.base_url,
+                "OPENAI_API_KEY": emulator.api_key,
+                "TERM": "xterm",
+            }
+            run = {"output": str(output), "environment": environment, "at": at or {}}
+            process.stdin.write(json.dumps({"arguments": arguments, **run}) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield run
+        process.stdin.close()

@@ -4,7 +4,7 @@ A fork is a start without the second that imports take. This process has one thr
 wants, and the steps are counted in the fork itself: no run is hit at another step for being slow.
 
 It reads a line of JSON for each run, and answers with one: the exit code, or minus the signal.
-A run has `arguments`, `output` (where stdout and stderr go), `environment`, and `at`: signals by
+A run has `arguments`, `output` (where stdout and stderr go, and stdin is), `environment`, and `at`: signals by
 the moment at which they come, as `{"after_3": ["SIGKILL"]}`. Step n is the n-th record that is
 written, and `during` it is between its halves. In place of a signal, "unlink" and "truncate" do so
 to the journal.
@@ -36,11 +36,14 @@ def main():
 def become(arguments, output, environment, at):
     """Be the command line."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    for stream in (1, 2):
+    descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    for stream in (0, 1, 2):
         os.dup2(descriptor, stream)
+    # Those of this process know how to seek in what they were opened on.
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
     os.environ.update(environment)
-    Steps(at, journal=Path(arguments[arguments.index("-o") + 1]))
+    if at:
+        Steps(at, journal=Path(arguments[arguments.index("-o") + 1]))
     sys.argv[1:] = arguments
     program.main()
 

@@ -7,17 +7,13 @@ import itertools
 import json
 import math
 import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from chatkit_async.cli._journal import Header, Journal, State
 from chatkit_async.emulator import Emulator
 
-FORKS = Path(__file__).with_name("forks.py")
 ROWS = 8
 STEPS = 1 + 2 * ROWS  # the header, and an intent and an outcome of each row
 
@@ -25,19 +21,6 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
     pytest.mark.unmeasured,
 ]
-
-
-@pytest.fixture(scope="module")
-def forks():
-    """A process that runs commands in forks of itself."""
-    with subprocess.Popen(
-        [sys.executable, str(FORKS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        process.stdin.close()
 
 
 @pytest.fixture
@@ -52,21 +35,13 @@ def command(forks, emulator, tmp_path):
     """Run `bulk create` in a fork; returns its exit code and what it printed."""
 
     def command(*options, concurrency=2, **at):
-        run = {
-            "arguments": [
-                *("bulk", "create", str(tmp_path / "rows.jsonl")),
-                *("-o", str(tmp_path / "out.jsonl"), f"--concurrency={concurrency}", *options),
-            ],
-            "output": str(tmp_path / "printed"),
-            "environment": {
-                "OPENAI_BASE_URL": emulator.base_url,
-                "OPENAI_API_KEY": emulator.api_key,
-            },
-            "at": at,
-        }
-        forks.stdin.write(json.dumps(run) + "\n")
-        forks.stdin.flush()
-        code = json.loads(forks.stdout.readline())
+        code = forks(
+            *("bulk", "create", str(tmp_path / "rows.jsonl")),
+            *("-o", str(tmp_path / "out.jsonl"), f"--concurrency={concurrency}", *options),
+            output=tmp_path / "printed",
+            emulator=emulator,
+            at=at,
+        )
         return code, (tmp_path / "printed").read_text("utf-8")
 
     return command

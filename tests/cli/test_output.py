@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import sys
 
 import click
@@ -13,6 +14,7 @@ import pytest
 from chatkit_async import ChatSession
 from chatkit_async.cli._output import (
     Page,
+    columns,
     masked,
     note,
     printable_lines,
@@ -186,10 +188,30 @@ def test_on_a_dumb_terminal_there_are_none(terminal, monkeypatch):
     assert "\x1b" not in stdout.shown
 
 
-def test_elsewhere_there_are_none_whatever_forces_them(capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_colours_can_be_forced_elsewhere(capsys, monkeypatch, no_color):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": no_color}.items():
+        monkeypatch.setenv(name, value)
     fill(Page())
-    assert "\x1b" not in capsys.readouterr().out
+    assert ("\x1b[1mA heading\x1b[0m" in capsys.readouterr().out) is not bool(no_color)
+
+
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [(os.terminal_size((123, 40)), 123), (os.terminal_size((0, 0)), 80), (None, 80)],
+)
+def test_width_is_that_of_the_stream(terminal, monkeypatch, size, width):
+    def get_terminal_size(descriptor):
+        assert descriptor == 7
+        if size is None:
+            raise OSError
+        return size
+
+    stream = terminal()
+    stream.fileno = lambda: 7
+    monkeypatch.delenv("COLUMNS")
+    monkeypatch.setattr(os, "get_terminal_size", get_terminal_size)
+    assert columns(stream) == width
 
 
 def test_prose_wraps_and_code_and_values_do_not(terminal, monkeypatch):

@@ -211,7 +211,7 @@ def test_a_session_that_cannot_be_shown_is_told_of(invoke, emulator, monkeypatch
     assert result.exit_code == 1
     note, error = result.stderr.splitlines()
     assert note == f"{the_session(emulator).id} was created, and expires on its own."
-    assert error == "Error: cannot write the output: No space left on device"
+    assert error == "Error: cannot write to standard output: No space left on device"
 
 
 @pytest.mark.unmeasured
