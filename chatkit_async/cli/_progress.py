@@ -93,22 +93,20 @@ class Progress:
         done, total = self._totals.total(), self._total()
         in_flight, waiting = self._under_way()
         failed = sum(self._totals[kind] for kind in FAILURES)
-        parts = [(1, f"{done:,} rows")]  # with their importance: 0 stays longest
-        if total is not None:
-            rows, exact = max(total[0], done), total[1]
-            about = "" if exact else "~"
-            parts = [(1, f"{done:,}/{about}{rows:,} rows"), (3, f"{_percent(done, rows)}%")]
-        parts += [
-            (5, f"{number:,} {kind}")
-            for kind, number in self._totals.items()
-            if kind not in FAILURES
-        ]
+        succeeded = [kind for kind in self._totals if kind not in FAILURES]
+        parts = [(5, f"{self._totals[kind]:,} {kind}") for kind in succeeded]
         parts += [(2, f"{failed:,} failed")] if failed else []
         parts += [(7, f"{in_flight:,} in flight")]
         parts += [(6, f"{waiting:,} waiting for the rate limit")] if waiting else []
         parts += [(4, f"{rate:,.0f}/s")]
-        if total is not None and rate:
-            parts += [(0, f"{duration((rows - done) / rate)} left")]
+        if total is None:
+            parts.insert(0, (1, f"{done:,} rows"))
+        else:
+            rows, about = max(total[0], done), "" if total[1] else "~"
+            percent = 100 * done // rows if rows else 100
+            parts[:0] = [(1, f"{done:,}/{about}{rows:,} rows"), (3, f"{percent}%")]
+            parts += [(0, f"{duration((rows - done) / rate)} left")] if rate else []
+        # Each part has its importance: 0 is kept longest.
         while len(said := ", ".join(text for _, text in parts)) > width:
             parts.remove(max(parts))
         return said
@@ -126,10 +124,6 @@ class Progress:
             bar = ProgressBar(total[0], self._totals.total(), room, complete_style="green")
             terminal.print(bar, end="")
         return f"{capture.get():{room}} {text}"
-
-
-def _percent(done: int, total: int) -> int:
-    return 100 * done // total if total else 100
 
 
 def duration(seconds: float) -> str:
