@@ -18,7 +18,8 @@ import click
 from chatkit_async._exit_codes import USAGE
 from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, BulkRun, SuccessKind
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
-from chatkit_async.cli._journal import Header, Journal, lock
+from chatkit_async.cli._journal import Header, Journal
+from chatkit_async.cli._line_file import lock
 from chatkit_async.cli._options import command_with, debug_option, secret_option, timeout_option
 from chatkit_async.cli._output import counted, note, without_secrets
 from chatkit_async.cli._rows import (

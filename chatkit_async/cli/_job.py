@@ -128,12 +128,45 @@ class Source(Generic[V]):
         return await asyncio.to_thread(read, self.stream) if self.waits else read(self.stream)
 
 
-class Job(Generic[V]):
+class Interruptible:
+    """Work that the first signal ends after what is in flight, and a second Ctrl-C at once.
+
+    Attributes:
+        interrupted_by: The signal that ended the work early.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.interrupted_by: signal.Signals | None = None
+        self._progress = progress
+        self._stop: Callable[[], None] | None = None  # None: the work has not started
+
+    def interrupt(self, number: signal.Signals) -> bool:
+        """Let what is in flight finish; returns False if the work is to be cancelled.
+
+        Only Ctrl-C cancels work that is ending: a shell and `timeout` send their signals twice.
+        """
+        if self._stop is None:
+            return False
+        if self.interrupted_by is not None:
+            return number is not signal.SIGINT
+        self.interrupted_by = number
+        self._say(
+            f"Interrupted by {number.name}: finishing the {self._progress.noun} in flight. "
+            "Press Ctrl-C to stop now."
+        )
+        self._stop()
+        return True
+
+    def _say(self, text: str) -> None:
+        self._progress.clear()
+        note(without_secrets(text))
+
+
+class Job(Interruptible, Generic[V]):
     """A run: takes rows from the source to the API, and what becomes of them to the sink.
 
     Attributes:
         totals: How many rows came to what, in this run and in those that it continues.
-        interrupted_by: The signal that ended the run early.
         stopped_by: What stopped the run, as it would have hit every row.
     """
 
@@ -150,7 +183,7 @@ class Job(Generic[V]):
         # In the order in which they are told.
         kinds: tuple[Kind, ...] = (done, "rejected", "unknown", "not_attempted")
         self.totals: Counter[str] = Counter(dict.fromkeys(kinds, 0))
-        self.interrupted_by: signal.Signals | None = None
+        super().__init__(Progress(self.totals, self._total, self._under_way, quiet=quiet))
         self.stopped_by: ChatKitError | None = None
         self.expired = 0
         self._done: Kind = done
@@ -166,7 +199,6 @@ class Job(Generic[V]):
         self._unwritten: list[tuple[Row[V], Outcome[V, Any]]] = []
         self._failure: Exception | None = None
         self._run: BulkRun[Any, Any] | None = None
-        self._progress = Progress(self.totals, self._total, self._under_way, quiet=quiet)
 
     async def work(
         self, client: AsyncChatKit, start: Callable[[AsyncIterator[V]], BulkRun[Any, Any]]
@@ -179,8 +211,9 @@ class Job(Generic[V]):
         """
         async with client:
             self._run = bulk_run = start(self._rows())
+            self._stop = bulk_run.stop
             try:
-                async with _beside(self._progress.show(), self._sync()):
+                async with beside(self._progress.show(), self._sync()):
                     try:
                         async with bulk_run:
                             await self._take_all(bulk_run)
@@ -192,22 +225,6 @@ class Job(Generic[V]):
                 await self._undo(client)
         if self._failure is not None:
             raise self._failure
-
-    def interrupt(self, number: signal.Signals) -> bool:
-        """Let the rows in flight finish; returns False if the work is to be cancelled.
-
-        Only Ctrl-C cancels a run that is ending: a shell and `timeout` send their signals twice.
-        """
-        if self._run is None:
-            return False
-        if self.interrupted_by is not None:
-            return number is not signal.SIGINT
-        self.interrupted_by = number
-        self._say(
-            f"Interrupted by {number.name}: finishing the rows in flight. Press Ctrl-C to stop now."
-        )
-        self._run.stop()
-        return True
 
     def summary(self) -> str:
         """What came of it all, in a line."""
@@ -342,10 +359,6 @@ class Job(Generic[V]):
         elif failed == SHOWN + 1:
             self._say("There are more like these: see the outcomes.")
 
-    def _say(self, text: str) -> None:
-        self._progress.clear()
-        note(without_secrets(text))
-
     def _total(self) -> tuple[int, bool] | None:
         """Return the number of rows that the run comes to, and True if it is exact."""
         known = self._source.rows.index if self._at_end else self._source.total
@@ -410,7 +423,7 @@ def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) 
 
 
 @asynccontextmanager
-async def _beside(*works: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+async def beside(*works: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
     """Let work go on while the block runs."""
     tasks = [asyncio.create_task(work) for work in works]
     try:

@@ -32,6 +32,7 @@ class Progress:
 
     Attributes:
         kinds: The number of outcomes of this run, by kind.
+        noun: The plural of what is counted.
 
     Args:
         totals: The number of outcomes by kind, those of earlier runs included.
@@ -47,12 +48,14 @@ class Progress:
         total: Callable[[], tuple[int, bool] | None],
         under_way: Callable[[], tuple[int, int]],
         *,
+        noun: str = "rows",
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # A program can be started without it.
         stream = cast("TextIO | None", sys.stderr)
         self.kinds: Counter[str] = Counter()
+        self.noun = noun
         self._totals = totals
         self._total = total
         self._under_way = under_way
@@ -100,11 +103,11 @@ class Progress:
         parts += [(6, f"{waiting:,} waiting for the rate limit")] if waiting else []
         parts += [(4, f"{rate:,.0f}/s")]
         if total is None:
-            parts.insert(0, (1, f"{done:,} rows"))
+            parts.insert(0, (1, f"{done:,} {self.noun}"))
         else:
             rows, about = max(total[0], done), "" if total[1] else "~"
             percent = 100 * done // rows if rows else 100
-            parts[:0] = [(1, f"{done:,}/{about}{rows:,} rows"), (3, f"{percent}%")]
+            parts[:0] = [(1, f"{done:,}/{about}{rows:,} {self.noun}"), (3, f"{percent}%")]
             parts += [(0, f"{duration((rows - done) / rate)} left")] if rate else []
         # Each part has its importance: 0 is kept longest.
         while len(said := ", ".join(text for _, text in parts)) > width:

@@ -19,8 +19,9 @@ from servers import SESSION
 
 from chatkit_async import ChatKitError, ChatSession, ParameterError, RateLimitError
 from chatkit_async.bulk import Outcome
-from chatkit_async.cli import _journal
-from chatkit_async.cli._journal import Header, History, Journal, JournalError, State, lock
+from chatkit_async.cli import _line_file
+from chatkit_async.cli._journal import Header, History, Journal, State
+from chatkit_async.cli._line_file import LineFileError, lock
 from chatkit_async.cli._rows import Row
 
 HEADER = Header(command="bulk create", base_url="http://127.0.0.1/v1", input="a.csv", defaults=7)
@@ -162,7 +163,7 @@ def test_one_that_others_can_read_is_tightened_with_a_warning(path, capsys):
 def test_one_of_another_user_is_not_resumed(path, content, monkeypatch):
     path.write_bytes(content)
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
-    with pytest.raises(JournalError, match="belongs to another user"):
+    with pytest.raises(LineFileError, match="belongs to another user"):
         opened(path)
     assert path.read_bytes() == content
 
@@ -179,7 +180,7 @@ def test_one_that_cannot_be_tightened_is_not_used(path, monkeypatch):
     opened(path).close()
     path.chmod(0o644)
     monkeypatch.setattr(os, "fchmod", failing(errno.EPERM))
-    with pytest.raises(JournalError, match=r"cannot use .*: Operation not permitted"):
+    with pytest.raises(LineFileError, match=r"cannot use .*: Operation not permitted"):
         opened(path)
 
 
@@ -188,7 +189,7 @@ def test_one_that_cannot_be_tightened_is_not_used(path, monkeypatch):
 
 def test_one_that_is_there_is_not_written_over(path):
     path.write_bytes(b"precious")
-    with pytest.raises(click.UsageError, match="is there already: --resume continues"):
+    with pytest.raises(click.UsageError, match=r"already exists\. Use --resume to continue"):
         opened(path, resume=False)
     assert path.read_bytes() == b"precious"
 
@@ -200,20 +201,20 @@ def test_resuming_what_is_not_there_yet_begins_it(path):
 
 @pytest.mark.parametrize("target", ["no/such/folder", "."])
 def test_a_file_that_cannot_be_opened_is_told(tmp_path, target):
-    with pytest.raises(JournalError, match=r"cannot open .*: (No such file|Is a directory)"):
+    with pytest.raises(LineFileError, match=r"cannot open .*: (No such file|Is a directory)"):
         opened(tmp_path / target)
 
 
 def test_it_has_to_be_a_regular_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(JournalError, match="is no regular file"):
+    with pytest.raises(LineFileError, match="is not a regular file"):
         opened(tmp_path / "pipe")
 
 
 def test_a_second_run_on_the_same_journal_is_refused_while_the_first_goes_on(path):
     with opened(path) as first:
         first.intent(row())
-        with pytest.raises(JournalError, match="is in use by another run"):
+        with pytest.raises(LineFileError, match="is in use by another run"):
             opened(path)
         first.outcome(row(), outcome())
     assert states(path) == [State.DONE]
@@ -238,7 +239,7 @@ def test_on_windows_a_byte_behind_the_end_is_locked(monkeypatch, tmp_path, refus
 
     msvcrt = SimpleNamespace(locking=locking, LK_NBLCK=2)
     monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
-    monkeypatch.setattr(_journal.sys, "platform", "win32")
+    monkeypatch.setattr(_line_file.sys, "platform", "win32")
     with (tmp_path / "file").open("wb") as file:
         if refusal is None:
             lock(file.fileno())
@@ -299,7 +300,7 @@ def test_a_run_is_resumed_as_what_it_is(path, change, said):
 def test_a_file_that_is_no_journal_is_left_as_it_is(path, content, said):
     path.write_bytes(content)
     path.chmod(0o644)
-    with pytest.raises(JournalError) as error:
+    with pytest.raises(LineFileError) as error:
         opened(path)
     assert said in error.value.message
     assert "Nothing was changed." in error.value.message
@@ -333,7 +334,7 @@ def test_damage_within_is_told_by_its_line_and_nothing_is_changed(path, record, 
         journal.intent(row())
     path.write_bytes(path.read_bytes().replace(b"\n", b"\n" + record.encode() + b"\n", 1))
     before = path.read_bytes()
-    with pytest.raises(JournalError) as error:
+    with pytest.raises(LineFileError) as error:
         opened(path)
     assert "line 2: " in error.value.message
     assert said in error.value.message
@@ -491,7 +492,7 @@ def test_on_a_full_disk_a_record_is_written_whole_or_not_at_all(path, monkeypatc
         journal.intent(row(0))
         before = path.read_bytes()
         disk = Disk(monkeypatch, room)
-        with pytest.raises(JournalError, match=f"cannot write {path}: No space left on device"):
+        with pytest.raises(LineFileError, match=f"cannot write {path}: No space left on device"):
             journal.outcome(row(0), outcome(session=CREATED))
         assert path.read_bytes() == before
         disk.room = 10**6
@@ -509,7 +510,7 @@ def test_a_record_that_is_written_in_pieces_is_whole(path, monkeypatch):
 
 def test_a_full_disk_at_the_start_leaves_nothing_that_keeps_from_resuming(path, monkeypatch):
     disk = Disk(monkeypatch, 30)
-    with pytest.raises(JournalError, match="No space left"):
+    with pytest.raises(LineFileError, match="No space left"):
         opened(path, resume=False)
     disk.room = 10**6
     opened(path).close()
@@ -520,12 +521,12 @@ def test_where_half_a_record_cannot_be_taken_back_no_other_follows_it(path, monk
     journal = opened(path)
     disk = Disk(monkeypatch, 10)
     monkeypatch.setattr(os, "ftruncate", failing(errno.EIO))
-    with pytest.raises(JournalError, match="No space left"):
+    with pytest.raises(LineFileError, match="No space left"):
         journal.intent(row(0))
     disk.room = 10**6
-    with pytest.raises(JournalError, match="Input/output error"):
+    with pytest.raises(LineFileError, match="Input/output error"):
         journal.intent(row(0))
-    with pytest.raises(JournalError, match="Input/output error"):
+    with pytest.raises(LineFileError, match="Input/output error"):
         journal.close()
     monkeypatch.undo()
     assert states(path) == []
@@ -535,9 +536,9 @@ def test_what_does_not_reach_the_disk_is_told_with_the_next_record(path, monkeyp
     journal = opened(path)
     monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     journal.sync()
-    with pytest.raises(JournalError, match="Input/output error"):
+    with pytest.raises(LineFileError, match="Input/output error"):
         journal.intent(row(0))
-    with pytest.raises(JournalError, match="Input/output error"):
+    with pytest.raises(LineFileError, match="Input/output error"):
         journal.close()
 
 
@@ -553,7 +554,7 @@ def test_a_line_that_lacks_only_its_end_is_given_one_or_the_journal_is_left(path
         journal.intent(row(0))
     path.write_bytes(path.read_bytes()[:-1])
     Disk(monkeypatch, 0)
-    with pytest.raises(JournalError, match="No space left"):
+    with pytest.raises(LineFileError, match="No space left"):
         opened(path)
     monkeypatch.undo()
     assert states(path) == [State.SENT]
