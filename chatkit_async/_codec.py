@@ -284,7 +284,7 @@ def _scalar(value: object) -> object:
     # numpy's `True_` has no `__index__`.
     if getattr(value, "shape", None) == ():
         return cast("Any", value).item()
-    return index(value) if isinstance(value, SupportsIndex) else value
+    return index(cast("SupportsIndex", value)) if hasattr(value, "__index__") else value
 
 
 def _flag(value: object, _: object = None) -> bool:

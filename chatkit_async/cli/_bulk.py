@@ -4,8 +4,8 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from itertools import islice
 from math import inf
@@ -17,11 +17,19 @@ import click
 
 from chatkit_async._exit_codes import USAGE
 from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, BulkRun, SuccessKind
+from chatkit_async.cli._check import Report, lifetime_of
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
 from chatkit_async.cli._journal import Header, Journal
 from chatkit_async.cli._line_file import lock
-from chatkit_async.cli._options import command_with, debug_option, secret_option, timeout_option
+from chatkit_async.cli._options import (
+    command_with,
+    debug_option,
+    secret_option,
+    state_variable_option,
+    timeout_option,
+)
 from chatkit_async.cli._output import counted, note, without_secrets
+from chatkit_async.cli._progress import duration
 from chatkit_async.cli._rows import (
     CsvDecoder,
     Decoder,
@@ -38,12 +46,22 @@ from chatkit_async.cli._rows import (
 from chatkit_async.cli._running import run
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import Problem
+from chatkit_async.models import StateVariable
 from chatkit_async.options import MAX_CONNECTIONS, Settings
 
 V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+# A workbook is refused by its first bytes.
+_FORMATS = {
+    ".csv": "csv",
+    ".xlsx": "csv",
+    ".xls": "csv",
+    ".ods": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
 
 
 @click.group(short_help="Create or cancel many sessions, from a file.")
@@ -107,6 +125,16 @@ def _run_options(command: F) -> F:
     return command
 
 
+def _renamed(
+    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+) -> dict[str, str]:
+    pairs = [text.rpartition("=") for text in given]
+    for text, (name, _, field) in zip(given, pairs, strict=True):
+        if not (name.strip() and field.strip()):
+            raise click.BadParameter(f"{text!r} should be COLUMN=FIELD.")
+    return {name: field for name, _, field in pairs}
+
+
 def _unless_stdout(output: Path | None) -> Path | None:
     return None if output == Path("-") else output
 
@@ -150,6 +178,12 @@ class Options:
         }
 
 
+_FIXES: Mapping[Problem, str] = {
+    ("user", "is required"): 'add a column, or rename one: --map "COLUMN=user"',
+    ("workflow", "is required"): "pass --workflow or add a column",
+}
+"""Advice on problems of rows, beside what the problem says itself."""
+
 _SOURCE = click.argument(
     "source",
     metavar="INPUT",
@@ -166,11 +200,47 @@ _SOURCE = click.argument(
     help="How INPUT is written. Default: as its name says; of stdin: jsonl.",
 )
 @click.option(
+    "--map",
+    "renamed",
+    multiple=True,
+    metavar="COLUMN=FIELD",
+    callback=_renamed,
+    help="Read a column of CSV as a field. Repeatable.",
+)
+@click.option(
+    "--ignore-column",
+    "ignored",
+    multiple=True,
+    metavar="COLUMN",
+    help="Leave out a column of CSV. Repeatable.",
+)
+@click.option(
+    "--ignore-unknown-columns",
+    "ignore_unknown",
+    is_flag=True,
+    help="Leave out the columns of CSV that are no fields.",
+)
+@click.option("--workflow", metavar="ID", help="The workflow of rows that name none.")
+@click.option(
+    "--expires-after",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="How long sessions live, 1 to 600, where a row does not say.",
+)
+@click.option(
+    "--max-requests-per-minute",
+    "rate_limits",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The rate limit of sessions, where a row does not say.",
+)
+@state_variable_option
+@click.option(
     "--defaults",
     "defaults_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="JSON or TOML: fields for all rows, where a row does not say otherwise.",
+    help="JSON or TOML: fields for rows and options that do not say otherwise.",
 )
 @click.option(
     "--renew-expired", is_flag=True, help="With --resume: create sessions anew that are over."
@@ -187,6 +257,10 @@ def create(
     *,
     source: Path,
     input_format: str | None,
+    renamed: dict[str, str],
+    ignored: tuple[str, ...],
+    ignore_unknown: bool,
+    state_variables: dict[str, StateVariable] | None,
     defaults_path: Path | None,
     **options: Any,
 ) -> None:
@@ -198,13 +272,21 @@ def create(
     \b
       chatkit-async bulk create users.csv --defaults workflow.toml -o out.jsonl
     """  # noqa: D301 - click wants the character itself
+    fields = {name: options.pop(name) for name in ("workflow", "expires_after", "rate_limits")}
     given = Options(**options)
-    defaults = {} if defaults_path is None else read_defaults(defaults_path)
-    decoder = _decoder(source, input_format, defaults)
+    defaults = read_defaults(defaults_path, fields, state_variables)
+    is_csv = _format(source, input_format) == "csv"
+    if not is_csv and (renamed or ignored or ignore_unknown):
+        raise click.UsageError("--map, --ignore-column and --ignore-unknown-columns are for CSV.")
+    decoder: Decoder[Values] = JsonDecoder(defaults)
+    if is_csv:
+        columns = {**renamed, **dict.fromkeys(ignored)}
+        decoder = CsvDecoder(defaults, renamed=columns, ignore_unknown=ignore_unknown)
     with _opened(source) as (stream, status):
         rows = Source(decoder, stream, status)
         if given.dry_run:
-            context.exit(_check(rows, problems_of_create, given.limit))
+            report = Report(problems_of_create, "user", _FIXES)
+            context.exit(_check(rows, report, given))
         if options["output"] is None and not (given.no_output or given.show_secret):
             _confirm_no_output()
         header = Header(
@@ -220,6 +302,7 @@ def create(
                 rows,
                 "created",
                 lambda client, values: client.sessions.create_many(values, **given.bounds()),
+                lifetime=lifetime_of(defaults),
             )
         )
 
@@ -238,7 +321,8 @@ def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
     with _opened(source, journal=True) as (stream, status):
         rows = Source(IdDecoder(), stream, status)
         if given.dry_run:
-            context.exit(_check(rows, problems_of_cancel, given.limit))
+            report = Report(problems_of_cancel, "id", {})
+            context.exit(_check(rows, report, given))
         header = Header(
             command="bulk cancel",
             base_url=Settings.resolve({}).base_url,
@@ -267,14 +351,14 @@ def _confirm_no_output() -> None:
         )
 
 
-def _decoder(source: Path, given: str | None, defaults: Values) -> Decoder[Values]:
+def _format(source: Path, given: str | None) -> str:
     name = given or ("jsonl" if source.name == "-" else _FORMATS.get(source.suffix.lower()))
     if name is None:
         raise click.UsageError(
             f"how is {source} written? Say --format csv or --format jsonl. Users' ids, one to a "
             "line, are CSV with a first line `user`."
         )
-    return CsvDecoder(defaults) if name == "csv" else JsonDecoder(defaults)
+    return name
 
 
 @contextmanager
@@ -282,17 +366,24 @@ def _opened(
     source: Path, *, journal: bool = False
 ) -> Generator[tuple[Stream, os.stat_result | None]]:
     """Open the input, which may be a journal: one that is being written is not read."""
-    if source.name == "-":
-        # A program can be started without it.
-        stdin = cast("Stream | None", getattr(sys.stdin, "buffer", None))
-        if stdin is None:
-            raise InputError("there is no standard input")
-        yield stdin, None
-    else:
-        with _file(source) as file:
+    with ExitStack() as stack:
+        # A program can be started without stdin.
+        stream = cast("Stream | None", getattr(sys.stdin, "buffer", None))
+        status = None
+        if source.name != "-":
+            stream = file = stack.enter_context(_file(source))
+            status = os.fstat(file.fileno())
             if journal:
                 _refuse_if_locked(file, source)
-            yield file, os.fstat(file.fileno())
+        if stream is None:
+            raise InputError("there is no standard input")
+        try:
+            yield stream, status
+        except InputError as error:
+            if not error.remedy:
+                raise
+            advice = without_secrets(command_with(*error.remedy))
+            raise InputError(f"{error.message}\nTry: {advice}") from None
 
 
 def _file(source: Path) -> BufferedReader:
@@ -311,42 +402,35 @@ def _refuse_if_locked(file: BufferedReader, source: Path) -> None:
         pass  # where no file can be locked, no run can write one
 
 
-def _check(source: Source[V], check: Callable[[V], tuple[Problem, ...]], limit: int | None) -> int:
-    """Say what is wrong with any row; returns the exit code."""
-    number = wrong = 0
-    lines = _ProblemLines()
-    with _each_warning_once(), closing(lines):
-        for row in islice(source.all(), limit):
-            number += 1
-            problems = dict(row.problems)
-            if "row" not in problems:  # else there is nothing to check
-                problems = {**dict(check(row.value)), **problems}
-            wrong += bool(problems)
-            lines.add(row.line, problems)
-    note(f"{counted(number, 'row')}, {wrong:,} of them wrong. Nothing was sent.")
-    return USAGE if wrong else 0
+def _check(source: Source[V], report: Report[V], given: Options) -> int:
+    """Report what is wrong with any row; return the exit code."""
+    try:
+        with _each_warning_once():
+            for row in islice(source.all(), given.limit):
+                report.add(row)
+    finally:
+        for text in report.problems:
+            note(without_secrets(text))
+        for text in report.warnings:
+            note(without_secrets(f"Warning: {text}"))
+    if given.rate is not None:
+        _warn_of_expiry(report.rows, given.rate, report.lifetime)
+    note(f"{counted(report.rows, 'row')}, {report.wrong:,} of them wrong. Nothing was sent.")
+    if report.wrong:
+        return USAGE
+    output = () if click.get_current_context().params["output"] else ("-o", "sessions.jsonl")
+    note(without_secrets(f"To send: {command_with(*output, without={'--dry-run'})}"))
+    return 0
 
 
-class _ProblemLines:
-    """Shows the problems of rows; one that rows in succession share is shown once."""
-
-    def __init__(self) -> None:
-        self._open: dict[Problem, tuple[int, int]] = {}
-
-    def add(self, line: int, problems: Mapping[str, str]) -> None:
-        """Take the problems of the next row."""
-        goes_on = dict.fromkeys(problems.items(), (line, line))
-        for problem, (first, last) in self._open.items():
-            if problem in goes_on:
-                goes_on[problem] = (first, line)
-            else:
-                lines = f"line {first}" if first == last else f"lines {first}-{last}"
-                note(without_secrets(f"{lines}: {': '.join(problem)}"))
-        self._open = goes_on
-
-    def close(self) -> None:
-        """Show the rest."""
-        self.add(0, {})
+def _warn_of_expiry(rows: int, rate: float, lifetime: float) -> None:
+    """Say that the first secrets expire before a run ends, if they do."""
+    if rows / rate > lifetime:
+        note(
+            f"Warning: {counted(rows, 'row')} at {rate * 60:,g} per minute take "
+            f"{duration(rows / rate)}, and client secrets expire after {duration(lifetime)}. "
+            "Use each one as it arrives: -o - --show-secret | PROGRAM"
+        )
 
 
 def _advise(job: Job[V], journal: Path) -> None:
@@ -372,7 +456,9 @@ def _advise(job: Job[V], journal: Path) -> None:
     ):
         if left:
             number = f"{counted(left, 'row')} " if flags else ""
-            command = without_secrets(command_with("--resume", *flags))
+            command = without_secrets(
+                command_with("--resume", *flags, without=("--resume", *flags))
+            )
             note(f"{number}{what}\n  {command}")
 
 
@@ -382,6 +468,8 @@ def _carry_out(
     rows: Source[V],
     done: SuccessKind,
     start: Callable[[AsyncChatKit, AsyncIterator[V]], BulkRun[Any, Any]],
+    *,
+    lifetime: float = inf,
 ) -> int:
     """Carry out a run; returns the exit code."""
     with ExitStack() as stack:
@@ -403,6 +491,9 @@ def _carry_out(
         again = Again(
             unknown=given.retry_unknown, rejected=given.retry_rejected, expired=given.renew_expired
         )
+        if given.rate is not None and lifetime < inf:
+            left = rows.lines() - len(sink.history)
+            _warn_of_expiry(min(left, given.limit or left), given.rate, lifetime)
         job = Job(rows, sink, done, again=again, limit=given.limit, quiet=given.quiet)
         try:
             run(

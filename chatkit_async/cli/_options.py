@@ -24,7 +24,7 @@ def command_with(*more: str, without: Collection[str] = ()) -> str:
     """Return the current command line with other arguments, for a shell."""
     given = cast("list[str]", click.get_current_context().meta[ARGUMENTS])
     kept = [argument for argument in given if argument not in without]
-    return shlex.join(["chatkit-async", *kept, *(one for one in more if one not in kept)])
+    return shlex.join(["chatkit-async", *kept, *more])
 
 
 class _ToStderr(logging.Handler):

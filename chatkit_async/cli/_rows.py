@@ -3,12 +3,14 @@
 Sans-IO: bytes go in, in pieces of any size, and rows come out. `read` brings the bytes.
 """
 
+import codecs
 import csv
 import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Generic, Protocol, TypeAlias, TypeVar, cast
@@ -16,7 +18,9 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 import attrs
 import click
 
-from chatkit_async._protocol import cancel_session, create_session
+from chatkit_async._codec import create_params
+from chatkit_async._exit_codes import USAGE
+from chatkit_async._protocol import cancel_session
 from chatkit_async.cli._output import counted, without_secrets
 from chatkit_async.errors import ParameterError, Problem
 from chatkit_async.options import described
@@ -30,40 +34,59 @@ Cell: TypeAlias = Callable[[str], object]
 CHUNK = 64 * 1024
 """Bytes that are read at a time."""
 
-LONGEST_RECORD = 1024 * 1024
-"""Bytes of CSV after which a quotation mark counts as one that was never closed."""
+LONGEST_ROW = 64 * 1024 * 1024
+"""Bytes of a row, at most. A quotation mark that is open then counts as never closed."""
+
+SAVE_AS = "save the file as CSV UTF-8 in the spreadsheet, and use that"
 
 _BOM = b"\xef\xbb\xbf"  # what Excel writes first
+_BOM_LENGTH = 4
 _SHOWN = 80  # characters of a value, in a problem
+_NOT_UTF_8 = f"is not UTF-8: {SAVE_AS}"
+_MAX_LISTED = 20  # columns, in an error
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 
 
 class InputError(click.ClickException):
-    """The input cannot be read any further."""
+    """The input cannot be read any further.
+
+    Attributes:
+        remedy: Options with which it could.
+    """
+
+    exit_code = USAGE
+
+    def __init__(self, message: str, *remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @attrs.frozen
-class Row(Generic[V_co]):
-    """A row of the input.
+class Decoded(Generic[V_co]):
+    """A row without its place among the rows.
 
     Attributes:
-        index: Its position among the rows, from 0.
         line: The line of the input that it begins on, from 1.
-        value: What a call is made of, as far as it could be read.
-        fingerprint: 64 bits that tell whether it is still the same row.
-        problems: What is wrong with it: such a row is never sent.
+        value: The arguments of a call, as far as they could be read.
+        problems: The reasons why the row cannot be sent.
+        raw: The text of a row that could not be read.
     """
 
-    index: int
     line: int
     value: V_co
-    fingerprint: int
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...] = ()
+    raw: str | None = None
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """64 bits that tell if it is still the same row."""
+        return fingerprint_of(self.value if self.raw is None else self.raw)
 
 
 class Decoder(Protocol[V_co]):
     """Makes values of lines."""
 
-    def take(self, line: bytes, number: int) -> "Decoded[V_co] | None":
+    def take(self, line: bytes, number: int) -> Decoded[V_co] | None:
         """Take the next line; returns what ends with it."""
 
     def end(self) -> None:
@@ -71,35 +94,57 @@ class Decoder(Protocol[V_co]):
 
 
 @attrs.frozen
-class Decoded(Generic[V_co]):
-    """A row without its place."""
+class Row(Decoded[V_co]):
+    """A row of the input.
 
-    line: int
-    value: V_co
-    fingerprint: int
-    problems: tuple[Problem, ...] = ()
+    Attributes:
+        index: Its position among the rows, from 0.
+    """
+
+    index: int = attrs.field(kw_only=True)
 
 
 class Rows(Generic[V]):
-    """Turns the bytes of an input into rows, as they come.
+    """Turns the bytes of an input into rows, as they come: UTF-8, or UTF-16 that says so.
+
+    Lines end with a line feed, a carriage return, or both.
 
     Attributes:
-        read: How many bytes of the input became rows.
+        read: How many bytes of the input became rows, about.
         index: How many rows were given.
     """
 
     def __init__(self, decoder: Decoder[V]) -> None:
         self.read = 0
         self.index = 0
+        self._fed = 0
         self._decoder = decoder
-        self._rest = b""
+        self._first = b""
+        self._decode: Callable[[bytes, bool], bytes] | None = None
+        self._after_return = False
+        self._pieces: list[bytes] = []  # of a line: joined once, or a long one takes for ever
+        self._size = 0
         self._line = 0
 
     def feed(self, data: bytes) -> Iterator[Row[V]]:
-        """Take the next bytes; yields the rows that end in them."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        """Take the next bytes; yields the rows that end in them.
+
+        Raises:
+            InputError: it is no text, or none that can be read.
+        """
+        self._fed += len(data)
+        text = self._decoded(data)
+        *lines, rest = text.split(b"\n")
+        growth = len(data) / len(text) if text else 1.0
+        if lines:
+            lines[0] = b"".join([*self._pieces, lines[0]])
+            self._pieces, self._size = [], 0
+        self._pieces.append(rest)
+        self._size += len(rest)
+        if self._size > LONGEST_ROW:
+            raise InputError(f"line {self._line + 1} is longer than {LONGEST_ROW:,} bytes")
         for line in lines:
-            self.read += len(line) + 1
+            self.read += round((len(line) + 1) * growth)
             yield from self._taken(line)
 
     def end(self) -> Iterator[Row[V]]:
@@ -108,19 +153,48 @@ class Rows(Generic[V]):
         Raises:
             InputError: the input ends within a row.
         """
-        rest, self._rest = self._rest, b""
-        self.read += len(rest)
-        yield from self._taken(rest)
+        line = b"".join([*self._pieces, self._decoded(b"", final=True)])
+        self._pieces = []
+        self.read = self._fed
+        yield from self._taken(line)
         self._decoder.end()
+
+    def _decoded(self, data: bytes, *, final: bool = False) -> bytes:
+        """Return the next bytes in UTF-8, with a line feed at the end of each line."""
+        if self._decode is None:
+            self._first = data = self._first + data
+            if len(data) < _BOM_LENGTH and not final:
+                return b""
+            self._decode = _decoding(data)
+        try:
+            data = self._decode(data, final)
+        except UnicodeDecodeError:
+            said = "the input is not the UTF-16 that its first bytes announce"
+            raise InputError(f"{said}: {SAVE_AS}") from None
+        if data:
+            begins = 1 if self._after_return and data.startswith(b"\n") else 0
+            self._after_return = data.endswith(b"\r")
+            data = data[begins:].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
 
     def _taken(self, line: bytes) -> Iterator[Row[V]]:
         self._line += 1
         if self._line == 1:
             line = line.removeprefix(_BOM)
-        decoded = self._decoder.take(line.removesuffix(b"\r"), self._line)
-        if decoded is not None:
+        one = self._decoder.take(line, self._line)
+        if one is not None:
             index, self.index = self.index, self.index + 1
-            yield Row(index, decoded.line, decoded.value, decoded.fingerprint, decoded.problems)
+            yield Row(one.line, one.value, one.problems, one.raw, index=index)
+
+
+def _decoding(first: bytes) -> Callable[[bytes, bool], bytes]:
+    """Return what turns the bytes of an input that begins so into UTF-8."""
+    if first.startswith(_WORKBOOKS):
+        raise InputError(f"the input is a workbook: {SAVE_AS}")
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        decode = codecs.getincrementaldecoder("utf-16")().decode
+        return lambda data, final: decode(data, final).encode()
+    return lambda data, _final: data
 
 
 def fingerprint_of(value: object) -> int:
@@ -184,8 +258,12 @@ def _json(text: str) -> object:
 
 
 def _shown(text: str) -> str:
+    return repr(_cut(text))
+
+
+def _cut(text: str) -> str:
     text = without_secrets(text)
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 _SHORT = {
@@ -195,7 +273,9 @@ _SHORT = {
 }
 """What a field that is given as one value stands for."""
 
-_VARIABLES = "workflow.state_variables."
+_VARIABLE = re.compile(
+    r"(?:workflow\.)?state_variables\.(?P<name>.*[^:])(?P<json>:?)", re.IGNORECASE | re.DOTALL
+)
 
 COLUMNS: Mapping[str, Cell] = {
     "user": str,
@@ -214,6 +294,12 @@ COLUMNS: Mapping[str, Cell] = {
 }
 """The columns of CSV, beside those of state variables, and how a cell is read."""
 
+FIELDS = [
+    *(path.removesuffix(f".{_SHORT.get(path.partition('.')[0])}") for path in COLUMNS),
+    "state_variables.NAME",
+]
+"""The columns of CSV, as people write them."""
+
 
 class JsonDecoder:
     """JSON lines: an object of `create`'s arguments on each, or just a user's id."""
@@ -222,18 +308,26 @@ class JsonDecoder:
         self._defaults = defaults
 
     def take(self, line: bytes, number: int) -> Decoded[Values] | None:
-        """Take the next line."""
+        """Take the next line.
+
+        Raises:
+            InputError: the input is an array.
+        """
         if not line.strip():
             return None
+        if number == 1 and line.lstrip().startswith(b"["):
+            raise InputError(
+                "line 1 begins a JSON array: write an object on each line, as `jq -c '.[]'` does"
+            )
         try:
             value: object = json.loads(line.decode())
             if isinstance(value, str):
                 value = {"user": value}
             if isinstance(value, dict):
-                return _decoded(number, cast("Values", value), self._defaults)
+                return Decoded(number, with_defaults(cast("Values", value), self._defaults))
             said = f"should be an object, or a user's id as a string, is {described(value)}"
         except UnicodeDecodeError:
-            said = "is not UTF-8"
+            said = _NOT_UTF_8
         except json.JSONDecodeError as error:
             said = f"is not JSON: {error.msg}, at character {error.pos + 1}"
             if number == 1:
@@ -248,13 +342,27 @@ class JsonDecoder:
         """Any line can be the last."""
 
 
+_SEPARATOR = re.compile(rb'"?sep=([\t -~])"?', re.IGNORECASE)  # Excel's own first line
+
+
 class CsvDecoder:
     """CSV: a header of field names, dotted, and a row on each line, or over several in quotes."""
 
-    def __init__(self, defaults: Values) -> None:
+    def __init__(
+        self,
+        defaults: Values,
+        *,
+        renamed: Mapping[str, str | None] | None = None,
+        ignore_unknown: bool = False,
+    ) -> None:
+        csv.field_size_limit(LONGEST_ROW)
         self._defaults = defaults
-        self._columns: dict[tuple[str, ...], Cell] | None = None
-        self._delimiter = ","
+        self._renamed = renamed or {}  # None: the column is left out
+        self._ignore_unknown = ignore_unknown
+        self._columns: dict[tuple[str, ...], tuple[int, Cell]] | None = None
+        self._nameless: list[int] = []
+        self._width = 0
+        self._delimiter = ""
         self._open: list[bytes] = []  # the lines so far of a row that goes on
         self._begun = 0
         self._size = 0
@@ -272,7 +380,7 @@ class CsvDecoder:
         if self._open or not closes:
             self._open.append(line)
             self._size += len(line)
-            if self._size > LONGEST_RECORD:
+            if self._size > LONGEST_ROW:
                 self.end()
             if not closes:
                 return None
@@ -280,10 +388,13 @@ class CsvDecoder:
             self._open = []
         if not line.strip():
             return None
-        if self._columns is None:
-            self._columns = self._header(line)
-            return None
-        return self._row(self._columns, line)
+        if self._columns is not None:
+            return self._row(self._columns, line)
+        if not self._delimiter and (separator := _SEPARATOR.fullmatch(line)):
+            self._delimiter = separator[1].decode()
+        elif names := self._names(line):
+            self._columns = self._header(names)
+        return None
 
     def end(self) -> None:
         """Raise InputError if a quotation mark is open, or there was no header."""
@@ -292,49 +403,90 @@ class CsvDecoder:
         if self._columns is None:
             raise InputError("the input is empty: the first line of CSV names its columns")
 
-    def _header(self, line: bytes) -> dict[tuple[str, ...], Cell]:
-        # No name has one of these in it, so the header says which it is.
-        self._delimiter = next((mark for mark in ",;\t" if mark.encode() in line), ",")
+    def _names(self, line: bytes) -> list[str]:
+        if not self._delimiter:
+            bare = re.sub(rb'"[^"]*"', b"", line)
+            self._delimiter = max(",;\t", key=lambda mark: bare.count(mark.encode()))
         try:
-            names = self._cells(line)
+            names = [name.strip() for name in self._cells(line)]
         except ValueError as error:
             raise InputError(f"line {self._begun}, the header of the CSV, {error}") from None
-        columns: dict[tuple[str, ...], Cell] = {}
-        problems: list[str] = []
-        for name in names:
-            path, cell, problem = _column(name.strip())
-            if path in columns:
-                problem = "is there twice"
-            columns[path] = cell
-            if problem is not None:
-                problems.append(f"\n  column {_shown(name)} {problem}")
+        while names and not names[-1]:
+            names.pop()
+        return names
+
+    def _header(self, names: list[str]) -> dict[tuple[str, ...], tuple[int, Cell]]:
+        there = set(map(_folded, names))
+        renamed = {_folded(name): field for name, field in self._renamed.items()}
+        free = [field for field in FIELDS[:-1] if field not in {*there, *renamed.values()}]
+        columns: dict[tuple[str, ...], tuple[int, Cell]] = {}
+        remedy: list[str] = []
+        problems = [
+            f"no column {_shown(name)}, which an option names"
+            for name in self._renamed
+            if _folded(name) not in there
+        ]
+        for number, name in enumerate(names):
+            field = renamed.get(_folded(name), name)
+            path, cell = (field and _column(field)) or ((), str)
+            if not name:
+                self._nameless.append(number)
+            elif path in columns:
+                both = f"{_shown(names[columns[path][0]])} and {_shown(name)}"
+                problems.append(f"columns {both} are both {'.'.join(path)}")
+            elif path:
+                columns[path] = number, cell
+            elif field and not (field is name and self._ignore_unknown):
+                said, *options = _guessed(name, field, free)
+                problems.append(said)
+                remedy += options
+            if len(problems) > _MAX_LISTED:
+                break
         if problems:
-            raise InputError(f"line {self._begun} is no header:{''.join(problems)}")
+            raise InputError(
+                f"line {self._begun}: {_listed(problems, '; ')}\n"
+                f"Columns found: {_listed([_cut(name) for name in names[: _MAX_LISTED + 1]])}\nValid columns: {', '.join(FIELDS)}\n"
+                'Rename a column with --map "COLUMN=FIELD". Leave one out with --ignore-column '
+                "COLUMN, or all unknown ones with --ignore-unknown-columns.",
+                *remedy,
+            )
+        self._width = len(names)
         return columns
 
     def _cells(self, row: bytes) -> list[str]:
         try:
-            lines = [f"{line}\n" for line in row.decode().split("\n")]
-            rows = list(csv.reader(lines, strict=True, delimiter=self._delimiter))
+            text = row.decode()
+            if "\0" in text:
+                raise ValueError(_NOT_UTF_8)
+            if '"' not in text:
+                return text.split(self._delimiter)
+            return next(csv.reader([text], strict=True, delimiter=self._delimiter))
         except UnicodeDecodeError:
-            raise ValueError("is not UTF-8") from None
-        except csv.Error as error:
-            raise ValueError(f"is not CSV: {error}") from None
-        if len(rows) != 1:
-            raise ValueError("has a quotation mark in a cell that is not in quotation marks")
-        return rows[0]
+            raise ValueError(_NOT_UTF_8) from None
+        except csv.Error:
+            raise ValueError(
+                "has a quotation mark within a cell: enclose the cell in quotation marks, and "
+                "write each within it twice"
+            ) from None
 
-    def _row(self, columns: Mapping[tuple[str, ...], Cell], line: bytes) -> Decoded[Values]:
+    def _row(
+        self, columns: Mapping[tuple[str, ...], tuple[int, Cell]], line: bytes
+    ) -> Decoded[Values] | None:
         try:
             cells = self._cells(line)
         except ValueError as error:
             return _unreadable(self._begun, line, str(error))
-        if len(cells) != len(columns):
-            said = f"has {counted(len(cells), 'cell')}, and the header {len(columns)}"
+        if not any(map(str.strip, cells)):
+            return None  # as a spreadsheet writes below the last row
+        if len(cells) < self._width or any(map(str.strip, cells[self._width :])):
+            said = f"has {counted(len(cells), 'cell')}, and the header {self._width}"
             return _unreadable(self._begun, line, said)
+        if any(cells[number].strip() for number in self._nameless):
+            return _unreadable(self._begun, line, "has a value in a column without a name")
         values: Values = {}
         problems: list[Problem] = []
-        for (path, read), cell in zip(columns.items(), cells, strict=True):
+        for path, (number, read) in columns.items():
+            cell = cells[number]
             if not cell:
                 continue  # an empty cell is a field that is not given
             value: object = cell
@@ -346,34 +498,41 @@ class CsvDecoder:
             for step in path[:-1]:
                 part = cast("Values", part.setdefault(step, {}))
             part[path[-1]] = value
-        return _decoded(self._begun, values, self._defaults, problems)
-
-
-def _decoded(
-    line: int, values: Values, defaults: Values, problems: Sequence[Problem] = ()
-) -> Decoded[Values]:
-    merged = with_defaults(values, defaults)
-    return Decoded(line, merged, fingerprint_of(merged), tuple(problems))
+        if self._defaults:
+            values = with_defaults(values, self._defaults)
+        return Decoded(self._begun, values, tuple(problems))
 
 
 def _unreadable(line: int, content: bytes, said: str) -> Decoded[Values]:
-    return Decoded(line, {}, fingerprint_of(content.decode("latin-1")), (("row", said),))
+    return Decoded(line, {}, (("row", said),), content.decode("latin-1"))
 
 
-def _column(name: str) -> tuple[tuple[str, ...], Cell, str | None]:
-    """The path of a column's field, how its cells are read, and what is wrong with its name."""
-    whole = f"workflow.{name}" if name.startswith("state_variables.") else name
-    if whole.startswith(_VARIABLES):
-        variable = whole.removeprefix(_VARIABLES)
-        path = ("workflow", "state_variables", variable.removesuffix(":"))
-        problem = None if path[-1] else "should name a variable after its last dot"
-        return path, _json if variable.endswith(":") else str, problem
-    whole = f"{name}.{_SHORT[name]}" if name in _SHORT else name
-    if whole in COLUMNS:
-        return tuple(whole.split(".")), COLUMNS[whole], None
-    known = [*COLUMNS, *_SHORT, f"{_VARIABLES}NAME"]
-    guess = "".join(f", did you mean {one!r}?" for one in get_close_matches(name, known, 1))
-    return (name,), str, f"is no field of a session{guess}"
+def _guessed(name: str, field: str, free: list[str]) -> tuple[str, ...]:
+    """Say that a field is unknown, and the options that would help; take the guess from `free`."""
+    said = f"unknown column {_shown(field)}"
+    for guess in get_close_matches(_folded(field), free, 1):
+        free.remove(guess)
+        return f"{said}, did you mean {guess!r}?", "--map", f"{name}={guess}"
+    return said, "--ignore-column", name
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _listed(texts: Sequence[str], separator: str = ", ") -> str:
+    listed = separator.join(texts[:_MAX_LISTED])
+    return f"{listed} and more" if len(texts) > _MAX_LISTED else listed
+
+
+def _column(name: str) -> tuple[tuple[str, ...], Cell] | None:
+    """The path of a column's field, and how its cells are read; None if there is no such field."""
+    if variable := _VARIABLE.fullmatch(name.strip()):
+        path = ("workflow", "state_variables", variable["name"])
+        return path, _json if variable["json"] else str
+    whole = _folded(name)
+    whole = f"{whole}.{_SHORT[whole]}" if whole in _SHORT else whole
+    return (tuple(whole.split(".")), COLUMNS[whole]) if whole in COLUMNS else None
 
 
 def with_defaults(values: Values, defaults: Values) -> Values:
@@ -396,12 +555,31 @@ def _merged(default: object, value: object) -> object:
     return merged
 
 
-def read_defaults(path: Path) -> Values:
-    """Read the fields that all rows share, from JSON or, if its name says so, TOML.
+def read_defaults(
+    path: Path | None, fields: Values, state_variables: Mapping[str, object] | None
+) -> Values:
+    """Return the fields that all rows share: options over a file of JSON or TOML.
 
     Raises:
-        click.UsageError: it cannot be read, or its fields are wrong.
+        click.UsageError: it cannot be read, or a field is wrong.
     """
+    defaults = {} if path is None else with_defaults(_read_object(path), {})
+    given = {name: value for name, value in fields.items() if value is not None}
+    defaults = with_defaults(given, defaults)
+    if state_variables:
+        defaults = with_defaults({"workflow": {"state_variables": state_variables}}, defaults)
+    # A row may bring what they lack, and nothing else can make them right.
+    problems = problems_of_create(
+        with_defaults(defaults, {"user": "any", "workflow": {"id": "any"}})
+    )
+    if problems:
+        lines = "".join(f"\n  {path}: {sentence}" for path, sentence in problems)
+        of_file = "" if path is None else f" and of the defaults in {path}"
+        raise click.UsageError(f"the fields of the options{of_file} are wrong:{lines}")
+    return defaults
+
+
+def _read_object(path: Path) -> Values:
     said = f"the defaults in {path}"
     try:
         content = path.read_bytes()
@@ -414,20 +592,12 @@ def read_defaults(path: Path) -> Values:
         raise click.UsageError(f"{said} are no {kind}: {error}.") from None
     if not isinstance(value, dict):
         raise click.UsageError(f"{said} should be an object, are {described(value)}.")
-    defaults = with_defaults(cast("Values", value), {})
-    # A row may bring what they lack, and nothing else can make them right.
-    problems = problems_of_create(
-        with_defaults(defaults, {"user": "any", "workflow": {"id": "any"}})
-    )
-    if problems:
-        lines = "".join(f"\n  {path}: {sentence}" for path, sentence in problems)
-        raise click.UsageError(f"{said} are wrong:{lines}")
-    return defaults
+    return cast("Values", value)
 
 
 def problems_of_create(values: Values) -> tuple[Problem, ...]:
     """What keeps a session from being created of these values."""
-    return _problems(lambda: create_session(values, {}))
+    return _problems(lambda: create_params(values))
 
 
 # Ids of sessions ----------------------------------------------------------------------------------
@@ -454,15 +624,14 @@ class IdDecoder:
         if text[0] not in '{"':
             wrong = _IN_NO_ID.search(text) is not None
             problems = (("id", f"is no session id: {_NOT_FOR_CANCEL}"),) if wrong else ()
-            return Decoded(number, text, fingerprint_of(text), problems)
+            return Decoded(number, text, problems)
         try:
             value: object = json.loads(text)
         except (ValueError, RecursionError):  # such as the torn end of a journal
-            said = "is neither JSON nor a session's id"
-            return Decoded(number, "", fingerprint_of(text), (("row", said),))
+            return Decoded(number, "", (("row", "is neither JSON nor a session's id"),), text)
         if isinstance(value, dict):
             return self._of_object(cast("Values", value), number)
-        return Decoded(number, cast("str", value), fingerprint_of(value))
+        return Decoded(number, cast("str", value))
 
     def end(self) -> None:
         """Any line can be the last."""
@@ -476,14 +645,13 @@ class IdDecoder:
             holder = cast("Values", session) if isinstance(session, dict) else {}
         session_id = holder.get("id")
         if isinstance(session_id, str):
-            return Decoded(number, session_id, fingerprint_of(session_id))
-        problem = ("id", "is missing: there is nothing to cancel by")
-        return Decoded(number, "", fingerprint_of(None), (problem,))
+            return Decoded(number, session_id)
+        return Decoded(number, "", (("id", "is missing: there is nothing to cancel by"),))
 
 
 def _names_columns(text: str) -> bool:
     names = re.split("[,;\t]", text.replace('"', ""))
-    return all(_column(name.strip())[2] is None for name in names)
+    return all(_column(name) is not None for name in names)
 
 
 def problems_of_cancel(session_id: str) -> tuple[Problem, ...]:

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import pytest
 from patience import PATIENCE
 
-from chatkit_async.cli import _job, _progress
+from chatkit_async.cli import _check, _job, _progress
 from chatkit_async.cli._bulk import _each_warning_once
 from chatkit_async.cli._journal import Header, Journal
 from chatkit_async.emulator import TokenBucket
@@ -105,6 +105,60 @@ def test_csv_and_defaults_make_whole_sessions(invoke, emulator, folder):
     }
 
 
+def test_rows_go_over_options_and_options_over_defaults(invoke, emulator, folder):
+    (folder / "rows.csv").write_text("User ID,Notes,expires_after\nada,x,7\nbob,y,\n")
+    (folder / "all.json").write_text('{"workflow": {"id": "wf_7", "version": "3"}}')
+    options = ["--map", "user id=user", "--ignore-column", "notes", "--defaults", "all.json"]
+    options += ["--workflow", "wf_8", "--expires-after", "60", "--max-requests-per-minute", "5"]
+    options += ["--state-variable", "plan=pro", "--state-variable", "seats:=3"]
+    assert create(invoke, "rows.csv", *options, "--concurrency", "1").exit_code == 0
+    ada, bob = (request.body for request in emulator.requests)
+    variables = {"plan": "pro", "seats": 3}
+    assert bob == {
+        "user": "bob",
+        "workflow": {"id": "wf_8", "version": "3", "state_variables": variables},
+        "expires_after": {"anchor": "created_at", "seconds": 60},
+        "rate_limits": {"max_requests_per_1_minute": 5},
+    }
+    assert ada == bob | {"user": "ada", "expires_after": {"anchor": "created_at", "seconds": 7}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--map", "user"], "'user' should be COLUMN=FIELD"),
+        (["--map", "=user"], "'=user' should be COLUMN=FIELD"),
+        (["--map", "a=user"], "are for CSV"),
+        (["--ignore-column", "a"], "are for CSV"),
+        (["--ignore-unknown-columns"], "are for CSV"),
+        (["--workflow", " "], "workflow.id: should not be blank"),
+        (["--expires-after", "0"], "--expires-after"),
+        (["--max-requests-per-minute", "x"], "--max-requests-per-minute"),
+    ],
+)
+def test_wrong_options_for_rows_send_nothing(invoke, emulator, rows, arguments, said):
+    result = create(invoke, rows(1), *arguments)
+    assert (result.exit_code, OUT.exists()) == (2, False)
+    assert said in result.stderr
+
+
+def test_wrong_header_shows_the_command_that_reads_it(invoke, folder):
+    (folder / "rows.csv").write_text("User ID,Workflow,Phone number\nada,wf_1,1\n")
+    result = create(invoke, "rows.csv", "--dry-run", output=None)
+    assert result.exit_code == 2
+    *_, last = result.stderr.splitlines()
+    again = "bulk create rows.csv --dry-run --map 'User ID=user' --ignore-column 'Phone number'"
+    assert last == f"Try: chatkit-async {again}"
+    assert invoke(*shlex.split(again)).exit_code == 0
+
+
+def test_workbook_is_to_be_saved_as_csv(invoke, folder):
+    (folder / "rows.xlsx").write_bytes(b"PK\x03\x04 and so on")
+    result = create(invoke, "rows.xlsx", "--dry-run")
+    assert result.exit_code == 2
+    assert "the input is a workbook: save the file as CSV UTF-8" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("data", "options"),
     [('{"user": "ada", "workflow": "wf_1"}', []), ("user,workflow\nada,wf_1\n", ["--format=csv"])],
@@ -117,7 +171,7 @@ def test_rows_come_from_stdin_too(invoke, emulator, folder, data, options):
 def test_without_stdin_it_says_so(invoke, emulator, monkeypatch):
     monkeypatch.setattr("chatkit_async.cli._bulk.sys", type("", (), {"stdin": None}))
     result = create(invoke, "-", output=None)
-    assert (result.exit_code, result.stderr) == (1, "Error: there is no standard input\n")
+    assert (result.exit_code, result.stderr) == (2, "Error: there is no standard input\n")
 
 
 def test_what_a_file_is_follows_from_its_name_or_is_asked_for(invoke, emulator, rows):
@@ -316,7 +370,7 @@ def test_a_push_back_is_waited_out(invoke, emulator, rows):
 def test_an_input_that_cannot_be_read_to_its_end_says_so(invoke, emulator, folder):
     (folder / "rows.csv").write_text('user,workflow\nada,wf_1\n"bob,wf_1\n')
     result = create(invoke, "rows.csv")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "The first row: 1 created." in result.stderr
     assert result.stderr.endswith("Error: line 3: a quotation mark is never closed\n")
     assert kinds() == ["created"]
@@ -331,7 +385,7 @@ def test_an_input_that_cannot_be_opened_says_so(invoke, emulator, rows, monkeypa
     monkeypatch.setattr("pathlib.Path.open", refuse)
     result = create(invoke, name)
     assert (result.exit_code, result.stderr) == (
-        1,
+        2,
         "Error: cannot read rows.jsonl: Permission denied\n",
     )
 
@@ -362,45 +416,117 @@ def test_options_that_make_no_sense_are_wrong_usage(invoke, emulator, rows, argu
 # Dry run
 
 
-def test_a_dry_run_tells_every_problem_at_once_and_sends_nothing(invoke, folder):
+QUOTES = (
+    "has a quotation mark within a cell: enclose the cell in quotation marks, and write each "
+    "within it twice"
+)
+
+
+def test_dry_run_groups_problems_over_the_file(invoke, folder):
     (folder / "rows.csv").write_text(
-        "user,workflow,expires_after\nada,wf_1,0\n,,soon\nbob,wf_1,5\nx\n"
+        'user,expires_after\nada,0\n,soon\nbob,x\nbob,12\ncid\n"d"n,5\n'
     )
     result = create(invoke, "rows.csv", "--dry-run")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        "line 2: expires_after.seconds: should be at least 1, is 0",
-        "line 3: user: is required",
-        "line 3: workflow: is required",
-        "line 3: expires_after.seconds: should be a whole number, is 'soon'",
-        "line 5: row: has 1 cell, and the header 3",
-        "4 rows, 3 of them wrong. Nothing was sent.",
+        "workflow: is required: 4 rows, first on line 2; pass --workflow or add a column",
+        "expires_after.seconds: should be at least 1, is 0: line 2",
+        'user: is required: line 3; add a column, or rename one: --map "COLUMN=user"',
+        "expires_after.seconds: should be a whole number, is 'soon': 2 rows, first on line 3",
+        "row: has 1 cell, and the header 2: line 6",
+        f"row: {QUOTES}: line 7",
+        "Warning: user: is there more than once: line 5; each of these rows is sent",
+        "6 rows, 6 of them wrong. Nothing was sent.",
     ]
     assert [path.name for path in folder.iterdir()] == ["rows.csv"]
 
 
-def test_a_dry_run_tells_a_problem_of_many_rows_on_end_once(invoke, folder):
-    (folder / "rows.csv").write_text(
-        "user,expires_after\nada,\n\nbob,0\ncid,0\ndan,x\n", newline=""
-    )
-    assert create(invoke, "rows.csv", "--dry-run").stderr.splitlines() == [
-        "lines 4-5: expires_after.seconds: should be at least 1, is 0",
-        "lines 2-6: workflow: is required",
-        "line 6: expires_after.seconds: should be a whole number, is 'x'",
-        "4 rows, 4 of them wrong. Nothing was sent.",
+def test_dry_run_shows_the_first_groups(invoke, folder):
+    rows = ({"user": "ada", "workflow": "wf_1", f"field{'x' * number}": 1} for number in range(12))
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) * 2)
+    lines = create(invoke, "rows.jsonl", "--dry-run").stderr.splitlines()
+    assert [line.count("2 rows, first on line ") for line in lines[:10]] == [1] * 10
+    assert lines[10] == "and 4 more"
+    assert lines[11].startswith("Warning: user: is there more than once: 23 rows, first on line 2;")
+
+
+SPACES, REMOVE = "has spaces around it", "remove them if they are not part of it"
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_dry_run_warns_of_oddities(invoke, folder, name):
+    odd = ["ada", " bob", "1.0E+05", "1,0E+05", "#N/A", "ada", "1e5", "# 1", "#DIV/0!", "12"]
+    if name == "rows.csv":
+        (folder / name).write_text(
+            "user;state_variables.plan\n" + "".join(f"{u};p \n" for u in odd)
+        )
+    else:
+        rows = ({"user": u, "workflow": {"state_variables": {"plan": "p "}}} for u in odd)
+        (folder / name).write_text("\n" + "".join(f"{json.dumps(row)}\n" for row in rows))
+    result = create(invoke, name, "--dry-run", "--workflow", "wf_1", "-o", "-", output=None)
+    assert result.exit_code == 0
+    *warnings, number, command = result.stderr.splitlines()
+    assert [line.removeprefix("Warning: ").split("; ") for line in warnings] == [
+        [f"workflow.state_variables.plan: {SPACES}: 10 rows, first on line 2", REMOVE],
+        [f"user: {SPACES}: line 3", REMOVE],
+        [
+            "user: is a number that a spreadsheet shortened: 2 rows, first on line 4",
+            "format the column as text, export again",
+        ],
+        [
+            "user: is the error of a formula: 2 rows, first on line 6",
+            "correct the formula, export again",
+        ],
+        ["user: is there more than once: line 7", "each of these rows is sent"],
     ]
+    assert number == "10 rows, 0 of them wrong. Nothing was sent."
+    assert command == f"To send: chatkit-async bulk create {name} --workflow wf_1 -o -"
 
 
-def test_a_dry_run_of_rows_that_are_right_says_so(invoke, rows):
-    result = create(invoke, rows(3), "--dry-run", "--limit", "2")
-    assert (result.exit_code, result.stderr) == (0, "2 rows, 0 of them wrong. Nothing was sent.\n")
+def test_repeated_users_are_found_as_far_as_there_is_room(monkeypatch):
+    monkeypatch.setattr(_check, "_SLOTS", 8)
+    monkeypatch.setattr(_check, "MAX_COMPARED", 6)
+    compared = _check._Compared()
+    users = [f"user_{index}" for index in range(50)]
+    assert not any(map(compared.has, users))
+    assert [compared.has(user) for user in users] == [True] * 6 + [False] * 44
+
+
+@pytest.mark.usefixtures("emulator")
+@pytest.mark.parametrize(
+    ("options", "lifetime"),
+    [
+        (["--rate", "0.05"], "10 min"),
+        (["--rate", "1", "--expires-after", "20"], "20 s"),
+        (["--rate", "1", "--limit", "20", "--expires-after", "15"], "15 s"),
+        (["--rate", "1"], None),
+        (["--rate", "1", "--limit", "20", "--expires-after", "20"], None),
+        (["--expires-after", "1"], None),
+    ],
+)
+def test_secrets_that_expire_before_the_end_are_announced(
+    invoke, rows, monkeypatch, options, lifetime
+):
+    monkeypatch.setattr("chatkit_async.cli._bulk.run", lambda work, **_: work.close())
+    rows(31)
+    command = ["rows.jsonl", *options]
+    announced = [create(invoke, *command, "--dry-run"), create(invoke, *command)]
+    for result in announced:
+        assert ("client secrets expire after" in result.stderr) is (lifetime is not None)
+        assert f"client secrets expire after {lifetime or ''}" in result.stderr or lifetime is None
+    if options == ["--rate", "0.05"]:
+        assert announced[0].stderr.startswith(
+            "Warning: 31 rows at 3 per minute take 10 min, and client secrets expire after 10 min. "
+            "Use each one as it arrives: -o - --show-secret | PROGRAM\n"
+        )
+    assert "client secrets" not in create(invoke, "-", *options, output=None, input="").stderr
 
 
 def test_a_dry_run_of_an_input_that_breaks_off_tells_what_was_before(invoke, folder):
     (folder / "rows.csv").write_text('user\nada\n"')
     result = create(invoke, "rows.csv", "--dry-run")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("line 2: workflow: is required\n")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("workflow: is required: line 2; pass --workflow or add a col")
     assert "Error: line 3: a quotation mark is never closed" in result.stderr
 
 
@@ -413,7 +539,7 @@ def test_an_input_that_cannot_be_read_says_so(invoke, emulator, folder, monkeypa
     system = SimpleNamespace(stdin=SimpleNamespace(buffer=Broken()))
     monkeypatch.setattr("chatkit_async.cli._bulk.sys", system)
     result = create(invoke, "-", *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.endswith("Error: cannot read the input: Input/output error\n")
 
 
@@ -421,7 +547,7 @@ def test_a_dry_run_of_ids(invoke, folder):
     (folder / "ids").write_text("cksess_1\n..\n")
     result = invoke("bulk", "cancel", "ids", "--dry-run")
     assert result.exit_code == 2
-    assert result.stderr.startswith("line 2: session_id: should not be '.' or '..'")
+    assert result.stderr.startswith("session_id: should not be '.' or '..'")
 
 
 # Resume
@@ -499,7 +625,7 @@ def test_an_input_that_is_another_is_told_by_its_first_row_that_differs(invoke, 
     text = Path("rows.jsonl").read_text("utf-8")
     Path("rows.jsonl").write_text("\n" + text.replace("user_2", "user_9"), "utf-8")
     result = resume(invoke, "rows.jsonl")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Error: row 3, on line 4, is not what it was when the journal was written" in (
         result.stderr
     )
@@ -509,7 +635,7 @@ def test_an_input_that_is_another_is_told_by_its_first_row_that_differs(invoke, 
 def test_an_input_with_fewer_rows_is_another(invoke, emulator, rows):
     create(invoke, rows(5))
     result = resume(invoke, rows(4))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "the input has 4 rows, and the journal 5: it is another" in result.stderr
 
 
@@ -523,7 +649,7 @@ def test_other_defaults_make_other_rows(invoke, emulator, rows, folder):
     create(invoke, rows(2))
     (folder / "all.json").write_text('{"expires_after": 60}')
     result = resume(invoke, "rows.jsonl", "--defaults", "all.json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "with the same input and the same defaults" in result.stderr
 
 
@@ -588,7 +714,7 @@ def test_cancel_takes_ids_from_stdin_and_keeps_a_journal_if_asked(invoke, emulat
 def test_the_input_of_create_is_not_cancelled(invoke, emulator, folder, arguments):
     (folder / "users.csv").write_text("user\nada\nbob\n")
     result = invoke("bulk", "cancel", "users.csv", *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Give the output file of that run instead" in result.stderr
     assert emulator.requests.total == 0
 
@@ -618,7 +744,7 @@ def test_what_a_run_still_writes_is_not_cancelled(invoke, emulator, rows):
     )
     with Journal(Path("out.jsonl"), header, resume=True):
         result = invoke("bulk", "cancel", "out.jsonl")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "out.jsonl is being written by a run: end that first" in result.stderr
         assert "is in use by another run" in resume(invoke, "rows.jsonl").stderr
     assert {session.status for session in emulator.sessions.values()} == {"active"}

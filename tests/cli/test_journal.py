@@ -32,7 +32,9 @@ OVER = ChatSession.from_dict({**SESSION, "expires_at": 1})
 def row(index=0, fingerprint=None, value=None):
     fingerprint = 2**64 - 1 - index if fingerprint is None else fingerprint
     value = {"user": f"user_{index}"} if value is None else value
-    return Row(index, index + 2, value, fingerprint, ())
+    made = Row(index + 2, value, index=index)
+    object.__setattr__(made, "fingerprint", fingerprint)  # as if it were calculated
+    return made
 
 
 def outcome(kind="created", *, session=None, error=None):

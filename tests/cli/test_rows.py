@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import product
 
 import click
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatkit_async import models
+from chatkit_async.cli import _rows
 from chatkit_async.cli._rows import (
     CHUNK,
     COLUMNS,
-    LONGEST_RECORD,
     CsvDecoder,
     IdDecoder,
     InputError,
@@ -130,30 +131,50 @@ def test_every_problem_of_a_row_is_found():
     ]
 
 
+FOUND = "\nColumns found: {}\nValid columns: user, workflow, workflow.version, "
+
+
+@pytest.mark.parametrize(
+    ("header", "said", "remedy"),
+    [
+        ("usr", "unknown column 'usr', did you mean 'user'?", ["--map", "usr=user"]),
+        ("user,User ID", "unknown column 'User ID'", ["--ignore-column", "User ID"]),
+        (
+            "Usr,wrkflow",
+            "unknown column 'Usr', did you mean 'user'?; unknown column 'wrkflow', did you",
+            None,
+        ),
+        ("email", "unknown column 'email'", ["--ignore-column", "email"]),
+        ("user, USER ", "columns 'user' and 'USER' are both user", []),
+        ("workflow,workflow.id", "columns 'workflow' and 'workflow.id' are both workflow.id", []),
+        ("state_variables.", "unknown column 'state_variables.'", None),
+        ("STATE_VARIABLES.:", "unknown column 'STATE_VARIABLES.:'", None),
+        (",".join(f"c{number}" for number in range(99)), "unknown column 'c0'; unknown col", None),
+        ("x" * 99_999, f"unknown column '{'x' * 80}...'", None),
+    ],
+)
+def test_wrong_header_names_found_and_valid_columns(header, said, remedy):
+    with pytest.raises(InputError) as error:
+        csv_rows(header + "\nada\n")
+    assert error.value.message.startswith(f"line 1: {said}")
+    assert remedy in (None, list(error.value.remedy))
+    if len(header) < 80:
+        assert FOUND.format(", ".join(map(str.strip, header.split(",")))) in error.value.message
+    assert len(error.value.message) < 4000
+    assert error.value.exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("usr", "column 'usr' is no field of a session, did you mean 'user'?"),
-        ("email", "column 'email' is no field of a session"),
-        ("user,user", "column 'user' is there twice"),
-        ("workflow,workflow.id", "column 'workflow.id' is there twice"),
-        ("state_variables.", "column 'state_variables.' should name a variable"),
-        ("state_variables.:", "should name a variable"),
-        ("user,", "column '' is no field of a session"),
-        (b"\xff", "line 1, the header of the CSV, is not UTF-8"),
-        ('"user"x', "line 1, the header of the CSV, is not CSV: "),
+        (b"\xff", "is not UTF-8: save the file as CSV UTF-8"),
+        ("user".encode("utf-16-le"), "is not UTF-8: save the file as CSV UTF-8"),
+        (b'"user"x', "has a quotation mark within a cell"),
     ],
 )
-def test_a_header_that_is_none_is_an_error_of_the_input(header, said):
-    header = header if isinstance(header, bytes) else header.encode()
-    with pytest.raises(InputError) as error:
+def test_unreadable_header_ends_the_input(header, said):
+    with pytest.raises(InputError, match=f"^line 1, the header of the CSV, {said}"):
         csv_rows(header + b"\nada\n")
-    assert said in error.value.message
-
-
-def test_every_wrong_column_is_named_at_once():
-    with pytest.raises(InputError, match=r"usr(.|\n)*wrkflow"):
-        csv_rows("usr,wrkflow\n")
 
 
 @pytest.mark.parametrize("data", ["", "\n", "\n \n"])
@@ -166,20 +187,85 @@ def test_a_header_alone_has_no_rows():
     assert csv_rows("user\n") == []
 
 
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
-def test_the_header_says_what_separates_cells(mark):
-    (row,) = csv_rows(f"user{mark}workflow\nada{mark}wf_1\n")
-    assert row.value == {"user": "ada", "workflow": {"id": "wf_1"}}
+ADA = {"user": "ada", "workflow": {"id": "wf_1"}}
+BOB = {"user": "b\nö", "workflow": {"id": 'wf "2"'}}
 
 
-def test_what_excel_writes_is_read():
-    (row,) = csv_rows(b'\xef\xbb\xbf"user","workflow"\r\n"a, b","wf ""1"""\r\n\r\n')
-    assert row.value == {"user": "a, b", "workflow": {"id": 'wf "1"'}}
+@pytest.mark.parametrize(
+    ("before", "mark", "after"),
+    [
+        ("", ",", ""),
+        ("", ";", ";;"),
+        ("", "\t", "\t"),
+        ("sep=;\n", ";", ";"),
+        ('"SEP=|"\n', "|", ""),
+        (";;;\n", ";", ";"),
+    ],
+)
+def test_csv_of_excel_is_read(before, mark, after):
+    text = (
+        f"{before}User{mark}{mark} WorkFlow {after}\n"
+        f"ada{mark}{mark}wf_1{after}\n{mark}{mark}{after}\n\n"
+        f'"b\nö"{mark} {mark}"wf ""2"""\n {mark}{mark} {after}\n'
+    )
+    for end, encoding, size in product(
+        ["\n", "\r\n", "\r"], ["utf-8", "utf-8-sig", "utf-16"], [1, 3, None]
+    ):
+        rows = rows_of(CsvDecoder({}), text.replace("\n", end).encode(encoding), size)
+        assert values(rows) == [ADA, BOB]
+        assert [row.line - before.count("\n") for row in rows] == [2, 5]
 
 
-def test_a_cell_in_quotation_marks_can_go_over_lines_and_lines_are_counted():
-    rows = csv_rows('user\n"a\n\nb"\n\nc\n')
-    assert [(row.line, row.value["user"]) for row in rows] == [(2, "a\n\nb"), (6, "c")]
+@pytest.mark.parametrize(
+    ("header", "renamed", "ignore_unknown"),
+    [
+        ("User ID,Plan", {" user id ": "user", "PLAN": "state_variables.Plan"}, False),
+        ("USER,Notes,State_Variables.Plan,notes", {"notes": None}, False),
+        ('user,"Name, first",state_variables.Plan', {"name, first": None}, False),
+        ("user,Notes,Phone,state_variables.Plan", {}, True),
+        ('"Name, first";"a,b";user;workflow.state_variables.Plan', {}, True),
+    ],
+)
+def test_columns_can_be_renamed_and_left_out(header, renamed, ignore_unknown):
+    (names,) = csv.reader([header], delimiter=";" if ";" in header else ",")
+    mark = ";" if ";" in header else ","
+    cells = [
+        "ada" if "user" in name.lower() else "pro" if "Plan" in name else "x" for name in names
+    ]
+    decoder = CsvDecoder({}, renamed=renamed, ignore_unknown=ignore_unknown)
+    (row,) = rows_of(decoder, f"{header}\n{mark.join(cells)}\n")
+    assert row.value == {"user": "ada", "workflow": {"state_variables": {"Plan": "pro"}}}
+
+
+@pytest.mark.parametrize(
+    ("renamed", "said"),
+    [
+        ({"Kunde": "user"}, "no column 'Kunde', which an option names"),
+        ({"Notes": None}, "no column 'Notes', which an option names"),
+        ({"id": "usr"}, "unknown column 'usr', did you mean 'user'?"),
+        ({"id": "workflow"}, "columns 'id' and 'workflow' are both workflow.id"),
+    ],
+)
+def test_wrong_renaming_ends_the_input(renamed, said):
+    with pytest.raises(InputError) as error:
+        rows_of(CsvDecoder({}, renamed=renamed, ignore_unknown=True), "id,workflow\n")
+    assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"PK\x03\x04.....", "the input is a workbook: save the file as CSV UTF-8"),
+        (b"\xd0\xcf\x11\xe0.", "the input is a workbook: save the file as CSV UTF-8"),
+        (b"\xff\xfeu\0\0\xd8s\0", "is not the UTF-16 that its first bytes announce: save the"),
+        (b"\xff\xfeu\0s", "is not the UTF-16 that its first bytes announce: save the"),
+    ],
+)
+def test_input_that_is_no_text_is_refused(data, said):
+    for size in (1, 64):
+        with pytest.raises(InputError) as error:
+            rows_of(CsvDecoder({}), data, size)
+        assert said in error.value.message
 
 
 @pytest.mark.parametrize(
@@ -187,11 +273,11 @@ def test_a_cell_in_quotation_marks_can_go_over_lines_and_lines_are_counted():
     [
         (b"a,b,c", "has 3 cells, and the header 2"),
         (b"a", "has 1 cell, and the header 2"),
-        (b"\xff,b", "is not UTF-8"),
-        (b'"a"x,b', "is not CSV"),
-        (b'a"b,c\nd"e,f', "has a quotation mark in a cell that is not in quotation marks"),
-        (b"a" * 140_000 + b",b", "is not CSV: field larger than field limit"),
-        (b"a\rb,c", "is not CSV"),
+        (b"a,b, ,c", "has 4 cells, and the header 2"),
+        (b"\xff,b", "is not UTF-8: save the file as CSV UTF-8"),
+        (b"a\0,b", "is not UTF-8: save the file as CSV UTF-8"),
+        (b'"a"x,b', "has a quotation mark within a cell: enclose the cell"),
+        (b'a"b,c\nd"e,f', "has a quotation mark within a cell: enclose the cell"),
     ],
 )
 def test_a_row_that_is_no_csv_is_a_problem_of_its_own(row, said):
@@ -201,18 +287,38 @@ def test_a_row_that_is_no_csv_is_a_problem_of_its_own(row, said):
     assert good.value == {"user": "ada", "workflow": {"id": "wf_1"}}
 
 
+def test_value_below_no_name_is_a_problem():
+    stray, good = csv_rows("user,,workflow\nada,x,wf_1\nada, ,wf_1\n")
+    assert stray.problems == (("row", "has a value in a column without a name"),)
+    assert good.value == ADA
+
+
+def test_cells_can_be_as_long_as_the_api_takes():
+    text = "t" * (10 * 1024 * 1024)
+    for cell in (text, f'"{text}"'):
+        (row,) = rows_of(CsvDecoder({}), f"user,state_variables.doc\nada,{cell}\n", CHUNK)
+        assert row.problems == ()
+        assert row.value["workflow"]["state_variables"]["doc"] == text
+
+
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_a_quotation_mark_that_is_never_closed_ends_the_input(end):
     with pytest.raises(InputError, match="line 3: a quotation mark is never closed"):
         csv_rows(b'user\nada\n"b\nc' + end)
 
 
-def test_it_is_not_looked_for_to_the_end_of_a_large_file():
-    rows = Rows(CsvDecoder({}))
-    assert list(rows.feed(b'user\n"')) == []
-    too_much = (b"x" * 9999 + b"\n") * (LONGEST_RECORD // 9999 + 2)
-    with pytest.raises(InputError, match="line 2: a quotation mark is never closed"):
-        list(rows.feed(too_much))
+@pytest.mark.parametrize(
+    ("decoder", "data", "said"),
+    [
+        (CsvDecoder, 'user\n"' + "xxxxxxxxx\n" * 40, "line 2: a quotation mark is never closed"),
+        (CsvDecoder, "user\n" + "x" * 310, "line 2 is longer than 300 bytes"),
+        (JsonDecoder, '{"user": "' + "x" * 310, "line 1 is longer than 300 bytes"),
+    ],
+)
+def test_row_without_end_is_not_kept(monkeypatch, decoder, data, said):
+    monkeypatch.setattr(_rows, "LONGEST_ROW", 300)
+    with pytest.raises(InputError, match=said):
+        rows_of(decoder({}), data, 20)
 
 
 def test_a_line_separator_of_unicode_is_no_end_of_a_row():
@@ -286,7 +392,6 @@ def test_the_last_line_needs_no_end_and_windows_line_ends_are_ends():
         (b"{", "is not JSON: Expecting property name"),
         (b"{x", "at character 2"),
         (b'"\xff"', "is not UTF-8"),
-        (b"[1]", "should be an object, or a user's id as a string, is of type list"),
         (b"3", "should be an object, or a user's id as a string, is 3"),
         (b'{"a":' * 100_000, "is JSON that is nested too deeply"),
         (b'{"a":' * 700 + b"1" + b"}" * 700, None),
@@ -302,6 +407,12 @@ def test_a_line_that_cannot_be_read_is_a_problem_of_its_own(line, said):
     assert good.value == {"user": "ada"}
 
 
+def test_json_array_is_refused():
+    with pytest.raises(InputError, match="line 1 begins a JSON array: write an object on each"):
+        json_rows('[{"user": "ada"}')
+    assert json_rows('"ada"\n[1]')[1].problems[0][1].endswith(", is of type list")
+
+
 def test_csv_that_is_read_as_json_is_told_so_once():
     (first, second) = json_rows("user,workflow\nada,wf_1\n")
     assert first.problems[0][1].endswith(", at character 1. Of CSV say --format csv")
@@ -310,7 +421,13 @@ def test_csv_that_is_read_as_json_is_told_so_once():
 
 @given(st.binary(max_size=60), st.integers(1, 7))
 def test_no_line_breaks_the_reader_and_pieces_make_no_difference(data, size):
-    assert rows_of(JsonDecoder({}), data, size) == rows_of(JsonDecoder({}), data)
+    def outcome(size):
+        try:
+            return rows_of(JsonDecoder({}), data, size)
+        except InputError as error:
+            return error.message
+
+    assert outcome(size) == outcome(None)
 
 
 # Fingerprints
@@ -369,12 +486,28 @@ def test_rows_of_either_kind_have_the_defaults():
     assert values(json_rows('"ada"', defaults)) == expected
 
 
+def test_options_go_over_the_defaults_and_below_the_rows(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"workflow": {"id": "wf_1", "version": "3"}, "expires_after": 60}', "utf-8")
+    fields = {"workflow": "wf_2", "expires_after": 300, "rate_limits": None}
+    defaults = read_defaults(path, fields, {"plan": "free", "seats": 1})
+    (row,) = csv_rows("user,expires_after,state_variables.plan\nada,5,pro\n", defaults)
+    assert row.value == {
+        "user": "ada",
+        "workflow": {"id": "wf_2", "version": "3", "state_variables": {"plan": "pro", "seats": 1}},
+        "expires_after": {"seconds": 5},
+    }
+    assert read_defaults(None, {}, None) == {}
+    with pytest.raises(click.UsageError, match=r"options are wrong:\n  workflow.id: should not be"):
+        read_defaults(None, {"workflow": ""}, None)
+
+
 def test_defaults_come_from_json_and_from_toml(tmp_path):
     (tmp_path / "a.json").write_text('\ufeff{"workflow": "wf_1", "expires_after": 60}', "utf-8")
     (tmp_path / "a.toml").write_text('workflow = "wf_1"\nexpires_after = 60\n', "utf-8")
     expected = {"workflow": {"id": "wf_1"}, "expires_after": {"seconds": 60}}
-    assert read_defaults(tmp_path / "a.json") == expected
-    assert read_defaults(tmp_path / "a.toml") == expected
+    assert read_defaults(tmp_path / "a.json", {}, None) == expected
+    assert read_defaults(tmp_path / "a.toml", {}, None) == expected
 
 
 @pytest.mark.parametrize(
@@ -393,14 +526,14 @@ def test_defaults_come_from_json_and_from_toml(tmp_path):
 def test_defaults_that_are_wrong_are_wrong_usage(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(click.UsageError) as error:
-        read_defaults(tmp_path / name)
+        read_defaults(tmp_path / name, {}, None)
     assert said in error.value.message
     assert name in error.value.message
 
 
 def test_defaults_that_cannot_be_read_are_wrong_usage(tmp_path):
     with pytest.raises(click.UsageError, match="cannot read the defaults in"):
-        read_defaults(tmp_path)
+        read_defaults(tmp_path, {}, None)
 
 
 # What a call cannot be made of
