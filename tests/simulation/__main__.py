@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 
-from simulation import bulk_story, story
+from simulation import bulk_story, story, threads_story
 
 
 def main() -> int:
@@ -18,8 +18,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2000, help="play so many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--bulk", action="store_true", help="of bulk runs, not of single calls")
+    parser.add_argument("--threads", action="store_true", help="of lists of threads")
     options = parser.parse_args()
-    kind = bulk_story if options.bulk else story
+    kind = bulk_story if options.bulk else threads_story if options.threads else story
     warnings.simplefilter("error")
     if options.seed is not None:
         print(kind.draw(options.seed))
@@ -34,7 +35,8 @@ def main() -> int:
             broken.append(seed)
             traceback.print_exc(limit=-3)
             print(
-                f"seed {seed}: replay it with {'--bulk ' * options.bulk}--seed {seed}",
+                f"seed {seed}: replay it with {'--bulk ' * options.bulk}"
+                f"{'--threads ' * options.threads}--seed {seed}",
                 file=sys.stderr,
             )
     took = time.perf_counter() - started

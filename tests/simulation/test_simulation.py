@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from simulation import bulk_story, story
+from simulation import bulk_story, story, threads_story
 
 SEEDS = 2000
 AT_ONCE = 50
 BULK_SEEDS = 200
 BULK_AT_ONCE = 10
+THREADS_SEEDS = 100
+THREADS_AT_ONCE = 5
 # Other seeds each time, so that they add up; in CI the same ones, so that red is the change's doing.
 FIRST = 0 if "CI" in os.environ else int.from_bytes(os.urandom(3)) * SEEDS
 
@@ -49,3 +51,18 @@ def test_every_row_of_a_bulk_run_is_accounted_for(batch):
 @pytest.mark.parametrize("seed", range(10))
 def test_a_seed_tells_the_same_bulk_run_each_time(seed):
     assert bulk_story.play(seed) == bulk_story.play(seed)
+
+
+@pytest.mark.sweep(every=10)
+@pytest.mark.parametrize("batch", range(THREADS_SEEDS // THREADS_AT_ONCE))
+def test_every_thread_is_listed_once(batch):
+    for seed in range(FIRST + batch * THREADS_AT_ONCE, FIRST + (batch + 1) * THREADS_AT_ONCE):
+        try:
+            threads_story.play(seed)
+        except BaseException as error:
+            error.add_note(f"replay it: nox -s soak -- --threads --seed {seed}")
+            raise
+
+
+def test_seed_tells_the_same_story_of_threads():
+    assert threads_story.play(7) == threads_story.play(7)
