@@ -120,64 +120,67 @@ class Sweep(Generic[ItemT]):
     - `has_more` decides whether another page follows, not an empty page. A cursor that was used
       before is an error, because the list would never end.
 
-    `step` returns the next item or request. Each request is followed by `answer`.
+    `step` returns the next item or request. `given` is set to each item at the moment it is handed
+    on, and each request is followed by `answer`. Until then, `step` returns the same again, because
+    a cancellation or a signal handler may have come between.
 
     Attributes:
-        cursor: The id of the last item yielded.
+        given: The last item handed on.
     """
 
     def __init__(self, listing: Listing[ItemT], first: PageReply[ItemT] | None = None) -> None:
-        self.cursor: str | None = listing.after
+        self.given: ItemT | None = None
         self._listing = listing
         self._left = listing.max_items
         self._steps = self._run(first)
-        self._request: Request | None = None
+        self._is_stepping = False
+        self._last: ItemT | Request | None = None
         self._answer: PageReply[ItemT] | ChatKitError | None = None
-        self._has_ended = False  # all items were given, or an error was raised
         self._second: int | None = None  # when the last item was created
         self._ids: set[str | None] = set()  # of the items yielded of that second
+
+    @property
+    def cursor(self) -> str | None:
+        """The id of the last item handed on."""
+        return self._listing.after if self.given is None else getattr(self.given, "id", None)
 
     def step(self) -> ItemT | Request | None:
         """Return the next item, or the request that has to be answered first. None: the end.
 
         Raises:
-            ChatKitError: a request failed. Its `cursor` is the id of the last item yielded.
+            ChatKitError: a request failed, or an exception of a signal handler ended an earlier
+                step. Its `cursor` is the id of the last item handed on.
         """
-        if self._request is not None:  # the last one was given up, as by a cancellation
-            return self._request
+        if self._last is not None and self._last is not self.given:
+            return self._last
+        if self._is_stepping:
+            raise _interrupted(self.cursor)
+        self._is_stepping = True
         answer, self._answer = self._answer, None
-        cursor = self.cursor
+        step: ItemT | Request | None = None
         try:
             if isinstance(answer, ChatKitError):
                 step = self._steps.throw(answer)
             else:
                 step = self._steps.send(answer)
-        except StopIteration as end:
-            if not (self._has_ended or end.value):  # an exception of a signal handler ended it
-                raise _interrupted(cursor) from None
-            self._has_ended = True
-            return None
+        except StopIteration:
+            pass
         except ChatKitError as error:
-            self._has_ended = True
+            self._is_stepping = False
             error.cursor = self.cursor
-            raise
-        except BaseException:
-            self.cursor = cursor  # the item that was to come was not given
             raise
         finally:
             del answer  # an error's traceback holds this frame
-        if isinstance(step, Request):
-            self._request = step
+        self._last, self._is_stepping = step, False
         return step
 
     def answer(self, answer: PageReply[ItemT] | ChatKitError | None) -> None:
         """Answer the last request, with a page or an error."""
-        self._request, self._answer = None, answer
+        self._answer, self._last = answer, None
 
     def _run(
         self, page: PageReply[ItemT] | None
-    ) -> Generator[ItemT | Request, PageReply[ItemT] | None, bool]:
-        """Return True at the end of the list."""
+    ) -> Generator[ItemT | Request, PageReply[ItemT] | None, None]:
         start = self._listing.after
         if page is None:
             page = cast("PageReply[ItemT]", (yield PageAfter(start)))
@@ -190,7 +193,7 @@ class Sweep(Generic[ItemT]):
             items = [item for item in page.data if not (again and self._was_yielded(item))]
             if not page.has_more or (self._left is not None and len(items) >= self._left):
                 yield from map(self._noted, items[: self._left])
-                return True
+                return
             news += len(items)
             yield from map(self._noted, items[:-1])
             failure: ChatKitError | None = None
@@ -216,14 +219,13 @@ class Sweep(Generic[ItemT]):
 
     def _noted(self, item: ItemT) -> ItemT:
         """Note that an item is yielded now."""
-        self.cursor = cursor = getattr(item, "id", None)
         if self._left is not None:
             self._left -= 1
         second: int | None = getattr(item, "created_at", None)
         if second != self._second:
             self._second = second
             self._ids.clear()
-        self._ids.add(cursor)
+        self._ids.add(getattr(item, "id", None))
         return item
 
     def _has_started_again(self, page: PageReply[ItemT]) -> bool:
@@ -410,6 +412,7 @@ class AsyncItems(AsyncIterator[ItemT]):
                 self._sweep.answer(answer)
         if step is None:
             raise StopAsyncIteration
+        self._sweep.given = step
         return step
 
 
@@ -531,6 +534,8 @@ class Items(Iterator[ItemT]):
                 self._sweep.answer(answer)
         if step is None:
             raise StopIteration
+        # No call from here on: a signal handler, which may raise, runs after calls.
+        self._sweep.given = step
         return step
 
 

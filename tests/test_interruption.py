@@ -35,7 +35,8 @@ from chatkit_async.web import BlockingClientSecretEndpoint
 STRIDE = int(os.environ.get("SWEEP_STRIDE", "31"))
 WANTED = {"user": "user_123", "workflow": "wf_123"}
 SWEPT = {
-    module.__file__ for module in (_fanout, _loop_thread, sync, web, _changes, _emulator, _server)
+    module.__file__
+    for module in (_fanout, _loop_thread, pages, sync, sync_bulk, web, _changes, _emulator, _server)
 }
 
 # Without coverage, which traces too: two ways to trace at once can crash Python 3.12.

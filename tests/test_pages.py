@@ -394,7 +394,7 @@ async def test_repr_of_a_page_shows_no_item():
 def test_interrupted_sweep_does_not_look_complete(monkeypatch):
     """An exception from a signal handler can end the generator within any step."""
     sweep = paging.Sweep(Listing(fetch=None, fetch_raw=None), page(thread(3), thread(2), thread(1)))
-    assert number_of(sweep.step()) == 3
+    sweep.given = sweep.step()
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "_ids", None)  # noted halfway
         with pytest.raises(AttributeError):
@@ -404,6 +404,16 @@ def test_interrupted_sweep_does_not_look_complete(monkeypatch):
         with pytest.raises(ChatKitError, match="interrupted") as caught:
             sweep.step()
         assert caught.value.cursor == sweep.cursor == "cthr_3"
+
+
+def test_item_that_was_not_handed_on_is_given_again():
+    sweep = paging.Sweep(Listing(fetch=None, fetch_raw=None, after="cthr_4"), page(thread(3)))
+
+    assert sweep.step() is sweep.step()
+    assert sweep.cursor == "cthr_4"
+    sweep.given = sweep.step()
+    assert sweep.cursor == "cthr_3"
+    assert sweep.step() is sweep.step() is None
 
 
 @pytest.mark.parametrize("bent", [5, True, {"id": "cthr_2"}, []])
