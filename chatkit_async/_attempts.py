@@ -21,6 +21,7 @@ from chatkit_async import __version__, _protocol, _retry
 from chatkit_async._gate import RateGate
 from chatkit_async._protocol import Call, Reply
 from chatkit_async._retry import RetryBudget, Verdict
+from chatkit_async._settings import Settings, key_problem
 from chatkit_async._transport import Link, Progress, Transport, running_loop
 from chatkit_async.errors import (
     APIError,
@@ -32,7 +33,7 @@ from chatkit_async.errors import (
     RateLimitError,
 )
 from chatkit_async.models._base import ReplyObject
-from chatkit_async.options import Attempt, RequestOptions, Settings, hide, key_problem
+from chatkit_async.options import Attempt, RequestOptions, traceback_safe
 from chatkit_async.secret import Secret, clean_text
 
 T = TypeVar("T", bound=ReplyObject)
@@ -359,9 +360,9 @@ class Attempts:
             return provider
         given: object = provider()
         # No frame is to hold it as a plain str when something raises.
-        given = hide(await given if inspect.isawaitable(given) else given)
+        given = traceback_safe(await given if inspect.isawaitable(given) else given)
         if (problem := key_problem(given)) is not None:
-            raise ConfigurationError([("api_key", f"the key that the callable gave {problem}")])
+            raise ConfigurationError([("api_key", f"the key from the callable {problem}")])
         return Secret(cast("Secret", given).strip())
 
     async def _pass_gate(self, limits: Limits, progress: Progress, last: APIError | None) -> None:

@@ -15,9 +15,17 @@ from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenEx
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from chatkit_async import models
+from chatkit_async._checks import (
+    NOT_UTF8,
+    PRINTABLE_BITS,
+    described,
+    mapping_advice,
+    text_problem,
+    whole_number_problem,
+)
 from chatkit_async.errors import ParameterError, Problem
 from chatkit_async.models._base import ReplyObject, fields_of
-from chatkit_async.options import PRINTABLE_BITS, RequestOptions, described, mapping_advice
+from chatkit_async.options import RequestOptions
 from chatkit_async.secret import Secret
 
 T = TypeVar("T")
@@ -50,19 +58,19 @@ _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", 
 
 def _str(value: object, _: object = None) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"should be a string, is {described(value)}")
+        raise TypeError
     return value
 
 
 def _bool(value: object, _: object = None) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"should be true or false, is {described(value)}")
+        raise TypeError(f"must be true or false, got {described(value)}")
     return value
 
 
 def _int(value: object, _: object = None) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"should be a whole number, is {described(value)}")
+        raise TypeError
     return value
 
 
@@ -83,7 +91,7 @@ def from_dict(cls: type[R], data: object) -> R:
         ParameterError: `data` is not a mapping.
     """
     if not isinstance(data, Mapping):
-        raise ParameterError([("data", f"should be a mapping, is {described(data)}")])
+        raise ParameterError([("data", f"must be a mapping, got {described(data)}")])
     # A dict of its own: another mapping, as a defaultdict, may make up what it lacks.
     members = dict(cast("Mapping[str, object]", data))
     return of_json(cls.class_for(members), members)
@@ -241,12 +249,22 @@ def encode(params: models.SessionCreateParams | None, extra_body: Mapping[str, o
     """Encode checked parameters, with `extra_body` merged in, object by object."""
     body = {} if params is None else cast("dict[str, object]", _converter.unstructure(params))
     if extra_body:
-        body = _merged(body, extra_body)
+        body = merged(body, extra_body)
     return _dumps(body).encode()
 
 
+def merged(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of both. Those of `extra` come first; objects are merged."""
+    fields = {**body, **extra}
+    for key in body.keys() & extra.keys():
+        ours, theirs = body[key], extra[key]
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            fields[key] = merged(cast("dict[str, object]", ours), cast("dict[str, object]", theirs))
+    return fields
+
+
 def extra_body_problems(extra_body: Mapping[str, object]) -> list[Problem]:
-    """What of `extra_body` is not JSON."""
+    """Return the problems of those fields of `extra_body` that are not JSON."""
     return [
         (f"extra_body{_step(key)}", sentence)
         for key, value in extra_body.items()
@@ -254,24 +272,13 @@ def extra_body_problems(extra_body: Mapping[str, object]) -> list[Problem]:
     ]
 
 
-def _merged(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[str, object]:
-    merged = {**body, **extra}
-    for key in body.keys() & extra.keys():
-        ours, theirs = body[key], extra[key]
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            merged[key] = _merged(
-                cast("dict[str, object]", ours), cast("dict[str, object]", theirs)
-            )
-    return merged
-
-
 def _not_json(key: object, value: object) -> str | None:
     if not isinstance(key, str):
-        return f"has a key that is no string but {described(key)}"
+        return f"must have strings as keys, got {described(key)}"
     try:
         _dumps({key: value}).encode()
     except UnicodeEncodeError:
-        return "has text that UTF-8 cannot encode (a lone surrogate)"
+        return NOT_UTF8
     except (TypeError, ValueError, RecursionError) as error:
         return f"is not JSON: {error}"
     return None
@@ -292,46 +299,35 @@ def _flag(value: object, _: object = None) -> bool:
 
 
 def _text(value: object, _: object = None) -> str:
-    text = _str(value)
-    if not text.strip():
-        raise ValueError("should not be " + ("blank" if text else "empty"))
-    return _encodable(text)
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        pass
-    else:
-        return text
-    raise ValueError("has text that UTF-8 cannot encode (a lone surrogate)")
+    if (problem := text_problem(value)) is not None:
+        raise ValueError(problem)
+    return cast("str", value)
 
 
 def _positive(value: object, _: object = None) -> int:
     value = _scalar(value)
     if isinstance(value, float) and value.is_integer():
         raise TypeError(
-            f"should be a whole number of type int, is the float {value}; floats are not converted, "
+            f"must be a whole number of type int, got the float {value}; floats are not converted, "
             "because a calculated one may be slightly off: pass int(...) or round(...)"
         )
-    number = _int(value)
-    if number < 1:
-        raise ValueError(f"should be at least 1, is {described(number)}")
+    if (problem := whole_number_problem(value, least=1)) is not None:
+        raise ValueError(problem)
+    number = cast("int", value)
     if number.bit_length() > PRINTABLE_BITS:
-        raise ValueError(f"should be smaller, is {described(number)}")
+        raise ValueError(f"must be smaller, got {described(number)}")
     return number
 
 
 def _anchor(value: object, _: object) -> str:
     if value != "created_at":
-        raise ValueError("should be 'created_at', the only anchor there is")
+        raise ValueError("must be 'created_at', which is the only anchor")
     return "created_at"
 
 
 def _variables(value: object, _: object) -> dict[str, object]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"should be a mapping, is {described(value)}{mapping_advice(value)}")
+        raise TypeError(f"must be a mapping, got {described(value)}{mapping_advice(value)}")
     given = cast("Mapping[object, object]", value)
     variables = {key: _scalar(variable) for key, variable in given.items()}
     problems = [
@@ -346,9 +342,9 @@ def _variables(value: object, _: object) -> dict[str, object]:
 
 def _not_a_variable(key: object, variable: object) -> str | None:
     if not isinstance(variable, str | bool | int | float):
-        return f"should be a string, a boolean or a number, is {described(variable)}"
+        return f"must be a string, a boolean or a number, got {described(variable)}"
     if isinstance(variable, float) and not isfinite(variable):
-        return f"should be finite, is {variable}"
+        return f"must be finite, got {variable}"
     return _not_json(key, variable)
 
 
@@ -380,8 +376,8 @@ def _object(cls: type[object], also: str = "", **checks: Hook) -> Hook:
             return structure({name: getattr(value, name) for name in fields}, cls)
         if isinstance(value, Mapping):
             return structure(cast("Mapping[str, Any]", value), cls)
-        wrong = f"is {described(value)}{mapping_advice(value)}"
-        raise TypeError(f"should be {also}a {cls.__name__} or a mapping, {wrong}")
+        given = f"{described(value)}{mapping_advice(value)}"
+        raise TypeError(f"must be {also}a {cls.__name__} or a mapping, got {given}")
 
     return check
 
@@ -416,37 +412,57 @@ _rate_limits_object = _object(
 )
 
 
-def _workflow(value: object, kind: object) -> object:
-    if isinstance(value, str):
-        return models.ChatSessionWorkflowParam(id=_text(value))
-    return _workflow_object(value, kind)
+SHORT_FORMS = {
+    "workflow": "id",
+    "expires_after": "seconds",
+    "rate_limits": "max_requests_per_1_minute",
+}
+"""The fields of a session that may be given as the value of one field of theirs, and that field."""
 
 
-def _expires_after(value: object, kind: object) -> object:
-    value = _scalar(value)
+def _or_short(
+    whole: Hook, name: str, cls: type[object], kinds: tuple[type[object], ...], check: Hook
+) -> Hook:
+    """Make the check of a field that may be given in its short form, as one of these kinds."""
+
+    def structure(value: object, kind: object) -> object:
+        value = _scalar(value)
+        if isinstance(value, kinds):
+            return cls(**{SHORT_FORMS[name]: check(value, None)})
+        return whole(value, kind)
+
+    return structure
+
+
+def _whole_seconds(value: object, _: object) -> int:
     if isinstance(value, timedelta):
         if value.microseconds:
-            raise ValueError(f"should be whole seconds, is {value.total_seconds()}")
+            raise ValueError(f"must be whole seconds, got {value.total_seconds()}")
         value = value // timedelta(seconds=1)
-    if isinstance(value, int | float):
-        return models.ChatSessionExpiresAfterParam(seconds=_positive(value))
-    return _expires_after_object(value, kind)
-
-
-def _rate_limits(value: object, kind: object) -> object:
-    value = _scalar(value)
-    if isinstance(value, int | float):
-        return models.ChatSessionRateLimitsParam(max_requests_per_1_minute=_positive(value))
-    return _rate_limits_object(value, kind)
+    return _positive(value)
 
 
 _session = _object(
     models.SessionCreateParams,
     user=_text,
-    workflow=_workflow,
+    workflow=_or_short(
+        _workflow_object, "workflow", models.ChatSessionWorkflowParam, (str,), _text
+    ),
     chatkit_configuration=_configuration,
-    expires_after=_expires_after,
-    rate_limits=_rate_limits,
+    expires_after=_or_short(
+        _expires_after_object,
+        "expires_after",
+        models.ChatSessionExpiresAfterParam,
+        (int, float, timedelta),
+        _whole_seconds,
+    ),
+    rate_limits=_or_short(
+        _rate_limits_object,
+        "rate_limits",
+        models.ChatSessionRateLimitsParam,
+        (int, float),
+        _positive,
+    ),
 )
 
 

@@ -15,6 +15,7 @@ import attrs
 from multidict import CIMultiDict
 
 from chatkit_async import _codec
+from chatkit_async._checks import text_problem
 from chatkit_async.errors import (
     APIResponseError,
     APIStatusError,
@@ -182,7 +183,7 @@ def threads_call(
         ParameterError: with every problem of the id and the options.
     """
     problems = [*problems, *(option_problems(options) if options else ())]
-    if "{" in route and (problem := _id_problem(thread_id, "thread")) is not None:
+    if "{" in route and (problem := _id_problem(thread_id)) is not None:
         problems = [("thread_id", problem), *problems]
     if problems:
         raise ParameterError(problems)
@@ -205,27 +206,20 @@ def threads_call(
 
 
 def option_problems(options: RequestOptions) -> list[Problem]:
-    """What is wrong with the options of one call."""
+    """Return the problems of the options of one call."""
     problems = request_problems(options)
     if isinstance(extra_body := options.get("extra_body"), Mapping):
         problems += _codec.extra_body_problems(extra_body)
     return problems
 
 
-def _id_problem(session_id: object, what: str = "session") -> str | None:
-    if not isinstance(session_id, str):
-        return f"should be a {what}'s id, a string, is of type {type(session_id).__name__}"
-    if not session_id.strip():
-        return "should not be " + ("blank" if session_id else "empty")
-    if session_id in {".", ".."}:
-        return "should not be '.' or '..', which a path reads as a folder"
-    if any(category(character) == "Cc" for character in session_id):
-        return "has a control character"
-    try:
-        session_id.encode()
-    except UnicodeEncodeError:
-        return "has text that UTF-8 cannot encode (a lone surrogate)"
-    return None
+def _id_problem(session_id: object) -> str | None:
+    if (problem := text_problem(session_id)) is not None:
+        return problem
+    text = cast("str", session_id)
+    if text in {".", ".."}:
+        return "must not be '.' or '..', which a path reads as a folder"
+    return "has a control character" if any(category(each) == "Cc" for each in text) else None
 
 
 def _query(query: Mapping[str, QueryValue] | None) -> str:

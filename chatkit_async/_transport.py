@@ -27,6 +27,7 @@ from chatkit_async._aiohttp import (
     retry_nothing,
 )
 from chatkit_async._cancellation import run_to_end
+from chatkit_async._checks import described
 from chatkit_async._failures import diagnosis, failure, had_connection
 from chatkit_async._protocol import Flaw, Reply
 from chatkit_async._resolver import Resolver, look_up_limit
@@ -437,8 +438,7 @@ def session_problems(session: object) -> list[Problem]:
     # A mock of a session has no loop.
     if isinstance(session, aiohttp.ClientSession) and loop_of(session) is not None:
         return []
-    wrong = f"should be an aiohttp.ClientSession, is of type {type(session).__name__}"
-    return [("http_session", wrong)]
+    return [("http_session", f"must be an aiohttp.ClientSession, got {described(session)}")]
 
 
 async def _until_the_loop_ends(

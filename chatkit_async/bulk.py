@@ -12,6 +12,7 @@ from typing import Generic, Literal, Self, TypeAlias, TypeVar, cast
 import attrs
 
 from chatkit_async._attempts import Attempts, Limits
+from chatkit_async._checks import Checks, described, mapping_advice, whole_number_problem
 from chatkit_async._codec import create_params
 from chatkit_async._failures import is_no_connection
 from chatkit_async._fanout import Fanout
@@ -25,6 +26,7 @@ from chatkit_async._protocol import (
     warn_of_latest_at,
 )
 from chatkit_async._retry import Verdict, is_out_of_quota, is_push_back
+from chatkit_async._settings import Settings
 from chatkit_async._transport import Progress, not_picklable, running_loop
 from chatkit_async.errors import (
     APIConnectionError,
@@ -40,7 +42,7 @@ from chatkit_async.errors import (
 )
 from chatkit_async.models import ChatSession, SessionCreateParams
 from chatkit_async.models._base import ReplyObject, fields_of
-from chatkit_async.options import RequestOptions, Settings, bulk_problems, described, mapping_advice
+from chatkit_async.options import RequestOptions
 
 __all__ = ["BulkRun", "BulkSummary", "Outcome"]
 
@@ -665,8 +667,8 @@ def _own_fields(row: object) -> dict[str, object]:
         fields = fields_of(SessionCreateParams)
         return {name: value for name in fields if (value := getattr(row, name)) is not None}
     if not isinstance(row, Mapping):
-        wanted = "should be a SessionCreateParams, a mapping or a user's id"
-        raise ParameterError([("params", f"{wanted}, is {described(row)}{mapping_advice(row)}")])
+        wanted = "must be a SessionCreateParams, a mapping or a user's id"
+        raise ParameterError([("params", f"{wanted}, got {described(row)}{mapping_advice(row)}")])
     try:
         return dict(cast("Mapping[str, object]", row))
     except Exception as error:  # noqa: BLE001 - a mapping may be anybody's
@@ -698,18 +700,25 @@ def _refuse_bad_arguments(
                 hint = "delete_many takes a list: client.threads.list(user=...)"
             raise TypeError(f"unexpected keyword argument {option!r}; {hint}")
     given = described(rows)
-    problems = bulk_problems(
-        concurrency=concurrency,
-        rate=rate,
-        max_wait=max_wait,
-        max_failures=max_failures,
-        capacity=capacity,
-    )
+    found = Checks()
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
-        problems = [(name, f"should be an iterable of them, such as a list, is {given}"), *problems]
-    problems += option_problems(options)
-    if problems:
-        raise ParameterError(problems)
+        wanted = f"an iterable of {name.replace('_', ' ')}, for example a list"
+        found.append((name, f"must be {wanted}; got {given}"))
+    if (problem := whole_number_problem(concurrency, least=1)) is not None:
+        found.append(("concurrency", problem))
+    elif cast("int", concurrency) > capacity:
+        wrong = (
+            f"must be at most the client's max_connections, {capacity}, got "
+            f"{described(concurrency)}: make the client with as many"
+        )
+        found.append(("concurrency", wrong))
+    found.rate("rate", rate)
+    found.seconds("max_wait", max_wait, optional=True)
+    if max_failures is not None:
+        found.whole("max_failures", max_failures, least=1)
+    found += option_problems(options)
+    if found:
+        raise ParameterError(found)
 
 
 def checked_defaults(defaults: object) -> dict[str, object]:
@@ -722,7 +731,7 @@ def checked_defaults(defaults: object) -> dict[str, object]:
         return {}
     if not isinstance(defaults, Mapping | SessionCreateParams):
         given = f"{described(defaults)}{mapping_advice(defaults)}"
-        raise ParameterError([("defaults", f"should be a mapping, is {given}")])
+        raise ParameterError([("defaults", f"must be a mapping, got {given}")])
     own = _own_fields(cast("object", defaults))
     try:
         create_params({"user": "-", "workflow": "-", **own})

@@ -15,6 +15,7 @@ import attrs
 from chatkit_async._attempts import Attempts
 from chatkit_async._gate import RateGate
 from chatkit_async._protocol import Call
+from chatkit_async._settings import Settings
 from chatkit_async._transport import Transport, not_picklable, running_loop, session_problems
 from chatkit_async.models._base import ReplyObject
 from chatkit_async.options import (
@@ -28,9 +29,8 @@ from chatkit_async.options import (
     ClientOptions,
     RequestOptions,
     RetryPolicy,
-    Settings,
-    hidden,
     refuse_unknown,
+    traceback_safe_options,
 )
 from chatkit_async.sessions import APIResponse, AsyncSessions
 
@@ -193,7 +193,7 @@ class AsyncChatKit:
             "allow_http": allow_http,
             "on_attempt": on_attempt,
         }
-        given = hidden(given)  # before anything can raise: see there
+        given = traceback_safe_options(given)
         del api_key, base_url, default_headers, organization, project, proxy
         settings = Settings.resolve(
             given,
@@ -232,7 +232,7 @@ class AsyncChatKit:
         Raises:
             ConfigurationError: with every problem of the settings.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         refuse_unknown(options, ClientOptions)
         given: ClientOptions = {**self._given, **options}
         settings = Settings.resolve(given)

@@ -39,7 +39,7 @@ from chatkit_async.models import (
     WorkflowLike,
 )
 from chatkit_async.models._base import ReplyObject
-from chatkit_async.options import RequestOptions, hidden
+from chatkit_async.options import RequestOptions, traceback_safe_options
 from chatkit_async.secret import printable
 
 __all__ = ["APIResponse", "AsyncSessions", "AsyncSessionsWithRawResponse"]
@@ -189,7 +189,7 @@ class AsyncSessions:
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         warn_of_latest(workflow)
         given = {
             "user": user,
@@ -220,7 +220,7 @@ class AsyncSessions:
 
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return await self._call(cancel_session(session_id, options), options)
 
     @asynccontextmanager
@@ -252,7 +252,7 @@ class AsyncSessions:
             MissingFieldError: on leaving: the reply had no id to cancel by.
             ChatKitError: what `create` and `cancel` raise.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         session = await self.create(
             user=user,
             workflow=workflow,
@@ -324,7 +324,7 @@ class AsyncSessions:
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return BulkRun(
             self._attempts,
             creation(checked_defaults(defaults), options),
@@ -366,7 +366,7 @@ class AsyncSessions:
 
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return BulkRun(
             self._attempts,
             cancellation(options),

@@ -46,7 +46,7 @@ from chatkit_async.options import (
     ClientOptions,
     RequestOptions,
     RetryPolicy,
-    hidden,
+    traceback_safe_options,
 )
 from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse, keywords_only
 from chatkit_async.sync_bulk import BlockingBulkRun
@@ -152,7 +152,7 @@ class ChatKit:
             "allow_http": allow_http,
             "on_attempt": on_attempt,
         }
-        given = hidden(given)  # before anything can raise: see there
+        given = traceback_safe_options(given)
         del api_key, base_url, default_headers, organization, project, proxy
         client = _Client(**given, max_connections=max_connections)
         loop_thread = LoopThread(
@@ -182,7 +182,7 @@ class ChatKit:
         Raises:
             ConfigurationError: with every problem of the settings.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         other = object.__new__(type(self))
         other._set_up(
             self._client.with_options(**options), self._loop_thread, owns_loop_thread=False
@@ -269,7 +269,7 @@ class Sessions:
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         warn_of_latest(workflow)
         return self._loop_thread.run(
             self._sessions.create,
@@ -301,7 +301,7 @@ class Sessions:
 
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return self._loop_thread.run(self._sessions.cancel, session_id, **options)
 
     def open(
@@ -332,7 +332,7 @@ class Sessions:
             MissingFieldError: on leaving: the reply had no id to cancel by.
             ChatKitError: what `create` and `cancel` raise.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         warn_of_latest(workflow)
         return self._loop_thread.enter(
             self._sessions.open(
@@ -387,7 +387,7 @@ class Sessions:
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         run = self._sessions.create_many(
             rows,
             concurrency=concurrency,
@@ -427,7 +427,7 @@ class Sessions:
 
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         run = self._sessions.cancel_many(
             session_ids,
             concurrency=concurrency,

@@ -9,7 +9,13 @@ import attrs
 from chatkit_async._loop_thread import LoopThread
 from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, MAX_WAIT
 from chatkit_async.models.threads import ChatKitThread, ChatKitThreadDeleted, ChatKitThreadItem
-from chatkit_async.options import OMITTED, Omitted, Order, RequestOptions, hidden
+from chatkit_async.options import (
+    OMITTED,
+    Omitted,
+    Order,
+    RequestOptions,
+    traceback_safe_options,
+)
 from chatkit_async.pages import AsyncPage, Page, Pages, read_on_loop
 from chatkit_async.sessions import APIResponse
 from chatkit_async.sync_bulk import BlockingBulkRun
@@ -72,7 +78,7 @@ class Threads:
 
         API documentation: List ChatKit threads, `GET /chatkit/threads`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         pages = self._threads.list(
             user=user,
             limit=limit,
@@ -101,7 +107,7 @@ class Threads:
 
         API documentation: Retrieve ChatKit thread, `GET /chatkit/threads/{thread_id}`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return self._loop_thread.run(self._threads.retrieve, thread_id, **options)
 
     def delete(self, thread_id: str, **options: Unpack[RequestOptions]) -> ChatKitThreadDeleted:
@@ -125,7 +131,7 @@ class Threads:
 
         API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return self._loop_thread.run(self._threads.delete, thread_id, **options)
 
     def delete_many(
@@ -159,7 +165,7 @@ class Threads:
 
         API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         run = self._threads.delete_many(
             read_on_loop(threads),  # so that the next page is read while threads are deleted
             concurrency=concurrency,
@@ -202,7 +208,7 @@ class Threads:
 
         API documentation: List ChatKit thread items, `GET /chatkit/threads/{thread_id}/items`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         pages = self._threads.list_items(
             thread_id,
             limit=limit,

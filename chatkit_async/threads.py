@@ -1,14 +1,17 @@
 """The methods of the API for threads. They are given what makes a call, and know no client."""
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from difflib import get_close_matches
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Unpack, cast, get_args
 
 import attrs
 
 from chatkit_async._attempts import Attempts
+from chatkit_async._checks import Checks
 from chatkit_async._protocol import ITEMS_ROUTE, THREAD_ROUTE, THREADS_ROUTE, Call, threads_call
 from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, MAX_WAIT, BulkRun, id_of
+from chatkit_async.errors import Problem
 from chatkit_async.models.threads import (
     ChatKitThread,
     ChatKitThreadDeleted,
@@ -22,8 +25,7 @@ from chatkit_async.options import (
     Order,
     QueryValue,
     RequestOptions,
-    hidden,
-    list_problems,
+    traceback_safe_options,
 )
 from chatkit_async.pages import AsyncPage, AsyncPages, Listing, listing_of
 from chatkit_async.sessions import APIResponse, Caller, RawCaller
@@ -87,8 +89,8 @@ class AsyncThreads:
 
         API documentation: List ChatKit threads, `GET /chatkit/threads`.
         """
-        options = hidden(options)  # before anything can raise: see there
-        problems = list_problems(
+        options = traceback_safe_options(options)
+        problems = _list_problems(
             user=user, limit=limit, order=order, after=after, before=before, max_items=max_items
         )
         query: dict[str, QueryValue | None] = {
@@ -136,7 +138,7 @@ class AsyncThreads:
 
         API documentation: Retrieve ChatKit thread, `GET /chatkit/threads/{thread_id}`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         call = threads_call(
             ChatKitThread,
             "GET",
@@ -170,7 +172,7 @@ class AsyncThreads:
 
         API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return await self._call(_deletion(thread_id, options), options)
 
     def delete_many(
@@ -204,7 +206,7 @@ class AsyncThreads:
 
         API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
         """
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         return BulkRun(
             self._attempts,
             lambda row: _deletion(id_of(row, ChatKitThread, "thread_id"), options),
@@ -250,8 +252,8 @@ class AsyncThreads:
 
         API documentation: List ChatKit thread items, `GET /chatkit/threads/{thread_id}/items`.
         """
-        options = hidden(options)  # before anything can raise: see there
-        problems = list_problems(
+        options = traceback_safe_options(options)
+        problems = _list_problems(
             user=OMITTED, limit=limit, order=order, after=after, before=before, max_items=max_items
         )
         query: dict[str, QueryValue | None] = {"limit": limit, "order": order, "before": before}
@@ -347,3 +349,34 @@ class AsyncThreadsWithRawResponse:
 
 # The spec of `mock.create_autospec`: see `AsyncChatKit`.
 AsyncThreads.with_raw_response = cast("AsyncThreadsWithRawResponse", AsyncThreadsWithRawResponse)
+
+
+def _list_problems(
+    *,
+    user: object,
+    limit: object,
+    order: object,
+    after: object,
+    before: object,
+    max_items: object,
+) -> list[Problem]:
+    """Return the problems of the arguments of a list. Upper limits are the server's."""
+    found = Checks()
+    if user is not OMITTED:
+        found.text("user", user)
+        if found:
+            path, problem = found.pop()
+            danger = "the API would list the threads of every user. For that, leave user out"
+            found.append((path, f"{problem}; {danger}"))
+    if limit is not None:
+        found.whole("limit", limit, least=0)
+    if order is not None and order not in get_args(Order):
+        guess = get_close_matches(str(order), ["asc", "ascending", "oldest"], 1)
+        meant = "asc" if guess else "desc"
+        found.append(("order", f"must be 'asc' or 'desc', did you mean {meant!r}?"))
+    for name, cursor in (("after", after), ("before", before)):
+        if cursor is not None:
+            found.text(name, cursor)
+    if max_items is not None:
+        found.whole("max_items", max_items, least=1)
+    return found

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from http import HTTPStatus
-from math import ceil
+from math import ceil, inf
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, Unpack, cast
 from weakref import WeakValueDictionary
@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 import attrs
 
 from chatkit_async import _codec, _protocol
+from chatkit_async._checks import Checks
 from chatkit_async._transport import running_loop
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import (
@@ -34,7 +35,6 @@ from chatkit_async.errors import (
     ConflictError,
     InternalServerError,
     InvalidFieldError,
-    Problem,
     RateLimitError,
 )
 from chatkit_async.models import (
@@ -45,7 +45,7 @@ from chatkit_async.models import (
     SessionCreateParams,
     WorkflowLike,
 )
-from chatkit_async.options import RequestOptions, hidden, hide
+from chatkit_async.options import RequestOptions, traceback_safe, traceback_safe_options
 from chatkit_async.secret import Secret
 from chatkit_async.sessions import APIResponse
 from chatkit_async.sync import ChatKit, parts_of
@@ -195,7 +195,7 @@ class ClientSecretEndpoint:
         on_error: Callable[[ChatKitError], object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> None:
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         _check_client(
             client, ChatKit, "an AsyncChatKit; BlockingClientSecretEndpoint takes a ChatKit"
         )
@@ -241,7 +241,7 @@ class ClientSecretEndpoint:
             Exception: what your own `api_key` or `on_attempt` raised, to all who share the create,
                 or what your `on_error` raised, to the one that called it.
         """
-        current_secret = hide(current_secret)  # before anything can raise: see there
+        current_secret = traceback_safe(current_secret)
         given = {
             "workflow": workflow,
             "chatkit_configuration": chatkit_configuration,
@@ -299,7 +299,7 @@ class BlockingClientSecretEndpoint:
         on_error: Callable[[ChatKitError], object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> None:
-        options = hidden(options)  # before anything can raise: see there
+        options = traceback_safe_options(options)
         _check_client(client, AsyncChatKit, "a ChatKit; ClientSecretEndpoint takes an AsyncChatKit")
         given = {
             "workflow": workflow,
@@ -345,7 +345,7 @@ class BlockingClientSecretEndpoint:
             Exception: what your own `api_key` or `on_attempt` raised, to all who share the create,
                 or what your `on_error` raised, to the one that called it.
         """
-        current_secret = hide(current_secret)  # before anything can raise: see there
+        current_secret = traceback_safe(current_secret)
         given = {
             "workflow": workflow,
             "chatkit_configuration": chatkit_configuration,
@@ -526,17 +526,12 @@ class _EndpointCore:
         max_secrets: int,
         on_error: Callable[[ChatKitError], object] | None,
     ) -> None:
-        problems: list[Problem] = []
-        if isinstance(min_ttl, bool) or not isinstance(cast("object", min_ttl), int | float):
-            problems.append(("min_ttl", "should be seconds"))
-        elif not min_ttl >= 0:  # NaN is not
-            problems.append(("min_ttl", "should be 0 or more seconds"))
-        if isinstance(max_secrets, bool) or not isinstance(cast("object", max_secrets), int):
-            problems.append(("max_secrets", "should be a whole number"))
-        elif max_secrets < 0:
-            problems.append(("max_secrets", "should be 0 or more"))
-        if problems:
-            raise ConfigurationError(problems)
+        found = Checks()
+        if min_ttl != inf:  # which turns reuse off
+            found.seconds("min_ttl", min_ttl, zero=True)
+        found.whole("max_secrets", max_secrets, least=0)
+        if found:
+            raise ConfigurationError(found)
         # What cannot be right is told when the application starts, not when the first user comes.
         _protocol.create_session({"user": "user", **given}, options)
         _protocol.warn_of_latest(given.get("workflow"))

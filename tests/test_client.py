@@ -209,7 +209,7 @@ def test_every_problem_of_the_settings_is_named_at_once():
 
 @pytest.mark.parametrize("wrong", [True, "5", 1.5, None])
 def test_max_connections_is_a_whole_number(wrong):
-    with pytest.raises(ConfigurationError, match=r"max_connections: should be a whole number"):
+    with pytest.raises(ConfigurationError, match=r"max_connections: must be a whole number"):
         AsyncChatKit(api_key=KEY, max_connections=wrong)
 
 
@@ -844,7 +844,7 @@ async def test_what_a_key_callable_raises_passes_through(connect, emulator, erro
 
 @pytest.mark.parametrize("key", ["", "  ", f"{KEY}\nX: y", f"{KEY}é", None, 5, KEY.encode()])
 async def test_a_callables_key_that_cannot_be_right_is_not_sent(connect, emulator, key):
-    with pytest.raises(ConfigurationError, match="the key that the callable gave") as caught:
+    with pytest.raises(ConfigurationError, match="the key from the callable") as caught:
         await connect(api_key=lambda: key).sessions.create(**WANTED)
 
     assert KEY not in str(caught.value)
@@ -1263,7 +1263,7 @@ def test_an_http_session_must_be_one(http_session):
 
     found = dict(caught.value.problems)
     assert found.keys() == {"timeout", "http_session"}
-    assert found["http_session"].startswith("should be an aiohttp.ClientSession, is of type ")
+    assert found["http_session"].startswith("must be an aiohttp.ClientSession, got ")
 
 
 # Development mode logs each step of a task that took 0.1 s, which on a busy machine any may.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from replies import DOCUMENTED_CREATED, FITTING
 
 from chatkit_async import _codec
+from chatkit_async._checks import PRINTABLE_BITS
 from chatkit_async.errors import ParameterError
 from chatkit_async.models import (
     AutomaticThreadTitlingParam,
@@ -31,13 +32,12 @@ from chatkit_async.models import (
     SessionCreateParams,
     WorkflowTracingParam,
 )
-from chatkit_async.options import PRINTABLE_BITS
 from chatkit_async.secret import Secret
 
 SURROGATE = "\ud83d"
 SURROGATE_PROBLEM = "has text that UTF-8 cannot encode (a lone surrogate)"
 WHOLE_FLOAT = (
-    "should be a whole number of type int, is the float 60.0; floats are not converted, because a "
+    "must be a whole number of type int, got the float 60.0; floats are not converted, because a "
     "calculated one may be slightly off: pass int(...) or round(...)"
 )
 
@@ -260,13 +260,13 @@ def test_state_variables_are_a_snapshot():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "should not be empty"),
-        ("  ", "should not be blank"),
-        ("\t\n", "should not be blank"),
-        (5, "should be a string, is 5"),
-        (True, "should be a string, is True"),
-        (b"u", "should be a string, is of type bytes"),
-        (["u"], "should be a string, is of type list"),
+        ("", "must not be empty"),
+        ("  ", "must not be blank"),
+        ("\t\n", "must not be blank"),
+        (5, "must be a string, got 5"),
+        (True, "must be a string, got True"),
+        (b"u", "must be a string, got bytes"),
+        (["u"], "must be a string, got list"),
         (f"a{SURROGATE}", SURROGATE_PROBLEM),
     ],
     ids=ascii,
@@ -281,8 +281,8 @@ def test_text_that_cannot_be_right(text, sentence):
 
 def test_none_is_no_text_where_text_is_required():
     assert problems(user=None, workflow={"id": None, "version": None}) == {
-        "user": "should be a string, is None",
-        "workflow.id": "should be a string, is None",
+        "user": "must be a string, got None",
+        "workflow.id": "must be a string, got None",
     }
 
 
@@ -295,32 +295,32 @@ def test_what_is_required_is_said_to_be(name):
     assert caught.value.problems == ((name, "is required"),)
 
 
-WORKFLOW = "should be a workflow's id, a ChatSessionWorkflowParam or a mapping"
+WORKFLOW = "must be a workflow's id, a ChatSessionWorkflowParam or a mapping"
 
 
 @pytest.mark.parametrize(
     ("workflow", "expected"),
     [
-        ("", {"workflow": "should not be empty"}),
-        (" ", {"workflow": "should not be blank"}),
+        ("", {"workflow": "must not be empty"}),
+        (" ", {"workflow": "must not be blank"}),
         (SURROGATE, {"workflow": SURROGATE_PROBLEM}),
         ({}, {"workflow.id": "is required"}),
-        ({"id": 5}, {"workflow.id": "should be a string, is 5"}),
+        ({"id": 5}, {"workflow.id": "must be a string, got 5"}),
         ({"id": "w", "verison": "1"}, {"workflow.verison": "is unknown, did you mean 'version'?"}),
-        (None, {"workflow": f"{WORKFLOW}, is None"}),
-        (5, {"workflow": f"{WORKFLOW}, is 5"}),
-        (["wf"], {"workflow": f"{WORKFLOW}, is of type list"}),
+        (None, {"workflow": f"{WORKFLOW}, got None"}),
+        (5, {"workflow": f"{WORKFLOW}, got 5"}),
+        (["wf"], {"workflow": f"{WORKFLOW}, got list"}),
         (
             {"id": "w", "tracing": True},
-            {"workflow.tracing": "should be a WorkflowTracingParam or a mapping, is True"},
+            {"workflow.tracing": "must be a WorkflowTracingParam or a mapping, got True"},
         ),
         (
             {"id": "w", "tracing": {"enabled": 1}},
-            {"workflow.tracing.enabled": "should be true or false, is 1"},
+            {"workflow.tracing.enabled": "must be true or false, got 1"},
         ),
         (
             ChatSessionWorkflowParam(id="w", tracing={"enabled": "no"}),
-            {"workflow.tracing.enabled": "should be true or false, is of type str"},
+            {"workflow.tracing.enabled": "must be true or false, got str"},
         ),
     ],
     ids=ascii,
@@ -329,34 +329,34 @@ def test_a_workflow_that_cannot_be_right(workflow, expected):
     assert problems(workflow=workflow) == expected
 
 
-EXPIRES_AFTER = "should be whole seconds, a timedelta, a ChatSessionExpiresAfterParam or a mapping"
+EXPIRES_AFTER = "must be whole seconds, a timedelta, a ChatSessionExpiresAfterParam or a mapping"
 
 
 @pytest.mark.parametrize(
     ("expires_after", "expected"),
     [
-        (True, {"expires_after": "should be a whole number, is True"}),
-        (-1, {"expires_after": "should be at least 1, is -1"}),
-        (0, {"expires_after": "should be at least 1, is 0"}),
-        (1.5, {"expires_after": "should be a whole number, is 1.5"}),
+        (True, {"expires_after": "must be a whole number, got True"}),
+        (-1, {"expires_after": "must be at least 1, got -1"}),
+        (0, {"expires_after": "must be at least 1, got 0"}),
+        (1.5, {"expires_after": "must be a whole number, got 1.5"}),
         (60.0, {"expires_after": WHOLE_FLOAT}),
         ({"seconds": 60.0}, {"expires_after.seconds": WHOLE_FLOAT}),
-        (float("nan"), {"expires_after": "should be a whole number, is nan"}),
-        (float("inf"), {"expires_after": "should be a whole number, is inf"}),
-        ("600", {"expires_after": f"{EXPIRES_AFTER}, is of type str"}),
-        (timedelta(seconds=1.5), {"expires_after": "should be whole seconds, is 1.5"}),
-        (timedelta(0), {"expires_after": "should be at least 1, is 0"}),
-        (timedelta(seconds=-5), {"expires_after": "should be at least 1, is -5"}),
+        (float("nan"), {"expires_after": "must be a whole number, got nan"}),
+        (float("inf"), {"expires_after": "must be a whole number, got inf"}),
+        ("600", {"expires_after": f"{EXPIRES_AFTER}, got str"}),
+        (timedelta(seconds=1.5), {"expires_after": "must be whole seconds, got 1.5"}),
+        (timedelta(0), {"expires_after": "must be at least 1, got 0"}),
+        (timedelta(seconds=-5), {"expires_after": "must be at least 1, got -5"}),
         ({}, {"expires_after.seconds": "is required"}),
-        ({"seconds": "60"}, {"expires_after.seconds": "should be a whole number, is of type str"}),
-        ({"seconds": None}, {"expires_after.seconds": "should be a whole number, is None"}),
+        ({"seconds": "60"}, {"expires_after.seconds": "must be a whole number, got str"}),
+        ({"seconds": None}, {"expires_after.seconds": "must be a whole number, got None"}),
         (
             {"seconds": 60, "anchor": "now"},
-            {"expires_after.anchor": "should be 'created_at', the only anchor there is"},
+            {"expires_after.anchor": "must be 'created_at', which is the only anchor"},
         ),
         (
             ChatSessionExpiresAfterParam(seconds=0),
-            {"expires_after.seconds": "should be at least 1, is 0"},
+            {"expires_after.seconds": "must be at least 1, got 0"},
         ),
     ],
     ids=ascii,
@@ -375,25 +375,25 @@ def test_a_whole_number_from_1_on_is_left_to_the_server(number):
 
 def test_a_whole_number_that_python_does_not_print_cannot_be_right():
     assert problems(expires_after=10**5000, rate_limits=-(10**5000)) == {
-        "expires_after": "should be smaller, is a very large number",
-        "rate_limits": "should be at least 1, is a very large number",
+        "expires_after": "must be smaller, got a very large number",
+        "rate_limits": "must be at least 1, got a very large number",
     }
 
 
-RATE_LIMITS = "should be requests per minute, a ChatSessionRateLimitsParam or a mapping"
+RATE_LIMITS = "must be requests per minute, a ChatSessionRateLimitsParam or a mapping"
 
 
 @pytest.mark.parametrize(
     ("rate_limits", "expected"),
     [
-        (0, {"rate_limits": "should be at least 1, is 0"}),
-        (-1, {"rate_limits": "should be at least 1, is -1"}),
-        (False, {"rate_limits": "should be a whole number, is False"}),
-        (2.5, {"rate_limits": "should be a whole number, is 2.5"}),
-        ("10", {"rate_limits": f"{RATE_LIMITS}, is of type str"}),
+        (0, {"rate_limits": "must be at least 1, got 0"}),
+        (-1, {"rate_limits": "must be at least 1, got -1"}),
+        (False, {"rate_limits": "must be a whole number, got False"}),
+        (2.5, {"rate_limits": "must be a whole number, got 2.5"}),
+        ("10", {"rate_limits": f"{RATE_LIMITS}, got str"}),
         (
             {"max_requests_per_1_minute": 0},
-            {"rate_limits.max_requests_per_1_minute": "should be at least 1, is 0"},
+            {"rate_limits.max_requests_per_1_minute": "must be at least 1, got 0"},
         ),
         (
             {"max_requests_per_minute": 5},
@@ -421,13 +421,13 @@ def test_of_an_unknown_keys_likenesses_the_best_is_named():
     [
         (
             5,
-            {"": "should be a ChatSessionChatKitConfigurationParam or a mapping, is 5"},
+            {"": "must be a ChatSessionChatKitConfigurationParam or a mapping, got 5"},
         ),
-        ({"history": {"recent_threads": 0}}, {".history.recent_threads": "at least 1, is 0"}),
-        ({"file_upload": {"max_files": True}}, {".file_upload.max_files": "number, is True"}),
-        ({"file_upload": {"max_file_size": -1}}, {".file_upload.max_file_size": "1, is -1"}),
-        ({"file_upload": []}, {".file_upload": "FileUploadParam or a mapping, is of type list"}),
-        ({"file_upload": {"enabled": "y"}}, {".file_upload.enabled": "true or false, is of type"}),
+        ({"history": {"recent_threads": 0}}, {".history.recent_threads": "at least 1, got 0"}),
+        ({"file_upload": {"max_files": True}}, {".file_upload.max_files": "number, got True"}),
+        ({"file_upload": {"max_file_size": -1}}, {".file_upload.max_file_size": "1, got -1"}),
+        ({"file_upload": []}, {".file_upload": "FileUploadParam or a mapping, got list"}),
+        ({"file_upload": {"enabled": "y"}}, {".file_upload.enabled": "true or false, got str"}),
         ({"threads": {}}, {".threads": "is unknown: what the API has gained since goes into ext"}),
     ],
     ids=ascii,
@@ -440,27 +440,27 @@ def test_a_configuration_that_cannot_be_right(configuration, expected):
     )
 
 
-VARIABLE = "should be a string, a boolean or a number"
+VARIABLE = "must be a string, a boolean or a number"
 
 
 @pytest.mark.parametrize(
     ("variables", "path", "sentence"),
     [
-        ({"a": {"b": 1}}, ".a", f"{VARIABLE}, is of type dict"),
-        ({"a": [1]}, ".a", f"{VARIABLE}, is of type list"),
-        ({"a": None}, ".a", f"{VARIABLE}, is None"),
-        ({"a": float("nan")}, ".a", "should be finite, is nan"),
-        ({"a": float("-inf")}, ".a", "should be finite, is -inf"),
+        ({"a": {"b": 1}}, ".a", f"{VARIABLE}, got dict"),
+        ({"a": [1]}, ".a", f"{VARIABLE}, got list"),
+        ({"a": None}, ".a", f"{VARIABLE}, got None"),
+        ({"a": float("nan")}, ".a", "must be finite, got nan"),
+        ({"a": float("-inf")}, ".a", "must be finite, got -inf"),
         ({"a": SURROGATE}, ".a", SURROGATE_PROBLEM),
         ({SURROGATE: "a"}, "['\\ud83d']", SURROGATE_PROBLEM),
-        ({5: "a"}, "[5]", "has a key that is no string but 5"),
-        ({None: "a"}, "[None]", "has a key that is no string but None"),
-        ({("a",): "a"}, "[('a',)]", "has a key that is no string but of type tuple"),
-        ({"a.b": None}, "['a.b']", f"{VARIABLE}, is None"),
-        ({"": None}, "['']", f"{VARIABLE}, is None"),
-        ({" ": None}, "[' ']", f"{VARIABLE}, is None"),
-        ([("a", 1)], "", "should be a mapping, is of type list"),
-        ("a=1", "", "should be a mapping, is of type str"),
+        ({5: "a"}, "[5]", "must have strings as keys, got 5"),
+        ({None: "a"}, "[None]", "must have strings as keys, got None"),
+        ({("a",): "a"}, "[('a',)]", "must have strings as keys, got tuple"),
+        ({"a.b": None}, "['a.b']", f"{VARIABLE}, got None"),
+        ({"": None}, "['']", f"{VARIABLE}, got None"),
+        ({" ": None}, "[' ']", f"{VARIABLE}, got None"),
+        ([("a", 1)], "", "must be a mapping, got list"),
+        ("a=1", "", "must be a mapping, got str"),
     ],
     ids=ascii,
 )
@@ -483,15 +483,15 @@ def test_every_problem_is_found_at_once():
         chatkit_configuration={"history": {"enabled": 1, "recent_threads": 0}},
         colour="red",
     ) == {
-        "user": "should not be empty",
-        "workflow.id": "should be a string, is 5",
-        "workflow.state_variables.a": f"{VARIABLE}, is None",
-        "workflow.state_variables.b": f"{VARIABLE}, is of type list",
+        "user": "must not be empty",
+        "workflow.id": "must be a string, got 5",
+        "workflow.state_variables.a": f"{VARIABLE}, got None",
+        "workflow.state_variables.b": f"{VARIABLE}, got list",
         "workflow.verison": "is unknown, did you mean 'version'?",
-        "chatkit_configuration.history.enabled": "should be true or false, is 1",
-        "chatkit_configuration.history.recent_threads": "should be at least 1, is 0",
-        "expires_after": "should be at least 1, is 0",
-        "rate_limits.max_requests_per_1_minute": "should be a whole number, is 1.5",
+        "chatkit_configuration.history.enabled": "must be true or false, got 1",
+        "chatkit_configuration.history.recent_threads": "must be at least 1, got 0",
+        "expires_after": "must be at least 1, got 0",
+        "rate_limits.max_requests_per_1_minute": "must be a whole number, got 1.5",
         "colour": "is unknown: what the API has gained since goes into extra_body",
     }
 
@@ -520,7 +520,7 @@ def test_unknown_keys_may_be_of_any_type():
 
 @pytest.mark.parametrize("params", [None, 5, "wf", [("user", "u")]], ids=repr)
 def test_parameters_that_are_no_mapping_at_all(params):
-    with pytest.raises(ParameterError, match="should be a SessionCreateParams or a mapp") as caught:
+    with pytest.raises(ParameterError, match="must be a SessionCreateParams or a mapp") as caught:
         _codec.create_params(params)
     assert [path for path, _ in caught.value.problems] == ["params"]
 
@@ -603,8 +603,8 @@ def test_numpy_scalars_are_sent_as_plain_numbers():
     ("value", "sentence"),
     [
         (Scalar(5.0), WHOLE_FLOAT.replace("60.0", "5.0")),
-        (Scalar(value=True), "should be a whole number, is True"),
-        (Array([5]), "should be a whole number, is of type Array"),
+        (Scalar(value=True), "must be a whole number, got True"),
+        (Array([5]), "must be a whole number, got Array"),
     ],
     ids=["float", "bool", "array"],
 )
@@ -659,7 +659,7 @@ def test_a_record_is_refused_with_the_call_that_makes_it_a_mapping(
 
     [(where, sentence)] = caught.value.problems
     assert where == path
-    assert sentence.endswith(f", is of type {type(record).__name__}: pass {call} instead")
+    assert sentence.endswith(f", got {type(record).__name__}: pass {call} instead")
     assert made(record) == {"id": "wf"}
 
 
@@ -743,7 +743,7 @@ def test_extra_body_is_held_to_be_json():
     assert sentences[4:] == [
         SURROGATE_PROBLEM,
         SURROGATE_PROBLEM,
-        "has a key that is no string but 5",
+        "must have strings as keys, got 5",
     ]
 
 
@@ -776,7 +776,7 @@ def test_a_reply_that_fits_is_one_structure_call(monkeypatch):
 def test_a_reply_is_read_of_any_mapping_and_of_nothing_else():
     read = _codec.from_dict(ChatSession, MappingProxyType(FITTING))
     assert read == _codec.from_dict(ChatSession, FITTING)
-    with pytest.raises(ParameterError, match="data: should be a mapping, is of type list"):
+    with pytest.raises(ParameterError, match="data: must be a mapping, got list"):
         _codec.from_dict(ChatSession, [FITTING])
 
 

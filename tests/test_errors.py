@@ -44,7 +44,7 @@ STATUS = {
     "type": "requests",
     "retry_after": 2.0,
 }
-PROBLEMS = [("user", "should not be empty"), ("workflow.id", "is required")]
+PROBLEMS = [("user", "must not be empty"), ("workflow.id", "is required")]
 
 EXAMPLES: list[ChatKitError] = [
     ChatKitError("plain"),
@@ -161,12 +161,12 @@ def test_each_status_has_its_class(status, cls):
 
 
 def test_one_problem_is_a_line():
-    assert str(ParameterError(PROBLEMS[:1])) == "user: should not be empty"
+    assert str(ParameterError(PROBLEMS[:1])) == "user: must not be empty"
 
 
 def test_several_problems_are_counted_and_listed():
     assert str(ConfigurationError(PROBLEMS)) == (
-        "2 problems:\n  user: should not be empty\n  workflow.id: is required"
+        "2 problems:\n  user: must not be empty\n  workflow.id: is required"
     )
 
 
@@ -181,7 +181,7 @@ def test_problems_are_not_the_list_they_were_made_of(cls):
     found = PROBLEMS[:1]
     error = cls(found)
     found.append(("later", "is not part of it"))
-    assert error.problems == (("user", "should not be empty"),)
+    assert error.problems == (("user", "must not be empty"),)
     assert error.args == (error.problems,)
 
 

@@ -624,7 +624,7 @@ def test_state_variables_may_be_any_mapping():
 
 @pytest.mark.parametrize("data", [None, [], "{}", 5, b"{}", ChatSession.from_dict({})], ids=repr)
 def test_a_session_is_made_of_nothing_but_a_mapping(data):
-    with pytest.raises(ParameterError, match="should be a mapping") as caught:
+    with pytest.raises(ParameterError, match="must be a mapping") as caught:
         ChatSession.from_dict(data)
     assert [path for path, _ in caught.value.problems] == ["data"]
 

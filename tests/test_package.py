@@ -32,9 +32,10 @@ LAYERS = [
     {"_attempts"},
     {"_fanout", "_transport", "_gate", "_retry", "_protocol"},
     {"_aiohttp", "_failures", "_resolver"},
-    {"_codec"},
+    {"_codec", "_settings"},
     {"models", "options"},
-    {"_no_proxy", "secret", "errors", "_cancellation", "_exit_codes"},
+    {"_checks", "_no_proxy", "_cancellation", "_exit_codes"},
+    {"secret", "errors"},
 ]
 WITHIN_A_LAYER = {
     ("_transport", "_protocol"),  # a reply is what the transport returns

@@ -16,6 +16,7 @@ import attrs
 import click
 
 from chatkit_async._exit_codes import USAGE
+from chatkit_async._settings import Settings
 from chatkit_async.bulk import CONCURRENCY, MAX_FAILURES, BulkRun, SuccessKind
 from chatkit_async.cli._check import Report, lifetime_of
 from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
@@ -47,7 +48,7 @@ from chatkit_async.cli._running import run
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import Problem
 from chatkit_async.models import StateVariable
-from chatkit_async.options import MAX_CONNECTIONS, Settings
+from chatkit_async.options import MAX_CONNECTIONS
 
 V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 import attrs
 import click
 
+from chatkit_async._settings import Settings
 from chatkit_async.cli._options import debug_option, json_option, secret_option, timeout_option
 from chatkit_async.cli._output import Page, masked, session_data, session_fields, write_json
 from chatkit_async.cli._running import run
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.models import ChatSession
-from chatkit_async.options import Settings
 from chatkit_async.sessions import AsyncSessions
 
 USER = "demo-user"

@@ -18,12 +18,12 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 import attrs
 import click
 
+from chatkit_async._checks import described
 from chatkit_async._codec import create_params
 from chatkit_async._exit_codes import USAGE
 from chatkit_async._protocol import cancel_session
 from chatkit_async.cli._output import counted, without_secrets
 from chatkit_async.errors import ParameterError, Problem
-from chatkit_async.options import described
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -235,13 +235,13 @@ def _bool(text: str) -> bool:
         case "false":
             return False
         case _:
-            raise ValueError(f"should be true or false, is {_shown(text)}")
+            raise ValueError(f"must be true or false, got {_shown(text)}")
 
 
 def _int(text: str) -> int:
     digits = text.strip()
     if not (digits.removeprefix("-").isdecimal() and digits.isascii()) or len(digits) > _SHOWN:
-        raise ValueError(f"should be a whole number, is {_shown(text)}")
+        raise ValueError(f"must be a whole number, got {_shown(text)}")
     return int(digits)
 
 
@@ -254,7 +254,7 @@ def _json(text: str) -> object:
         case bool() | int() | float():
             return value
         case _:
-            raise ValueError(f"should be a number, true or false, is {_shown(text)}")
+            raise ValueError(f"must be a number, true or false, got {_shown(text)}")
 
 
 def _shown(text: str) -> str:
@@ -325,7 +325,7 @@ class JsonDecoder:
                 value = {"user": value}
             if isinstance(value, dict):
                 return Decoded(number, with_defaults(cast("Values", value), self._defaults))
-            said = f"should be an object, or a user's id as a string, is {described(value)}"
+            said = f"must be an object, or a user's id as a string, got {described(value)}"
         except UnicodeDecodeError:
             said = _NOT_UTF_8
         except json.JSONDecodeError as error:
@@ -591,7 +591,7 @@ def _read_object(path: Path) -> Values:
         kind = "TOML" if path.suffix == ".toml" else "JSON"
         raise click.UsageError(f"{said} are no {kind}: {error}.") from None
     if not isinstance(value, dict):
-        raise click.UsageError(f"{said} should be an object, are {described(value)}.")
+        raise click.UsageError(f"{said} must be an object, got {described(value)}.")
     return cast("Values", value)
 
 

@@ -6,10 +6,11 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from chatkit_async._settings import Settings, is_loopback, key_problem
 from chatkit_async.cli._finding import Finding
 from chatkit_async.cli._output import masked
 from chatkit_async.errors import ConfigurationError
-from chatkit_async.options import BASE_URL, ClientOptions, Settings, is_loopback, key_problem
+from chatkit_async.options import BASE_URL, ClientOptions
 from chatkit_async.secret import Secret
 
 _KINDS: Mapping[str, str] = {

@@ -131,7 +131,7 @@ def test_rows_go_over_options_and_options_over_defaults(invoke, emulator, folder
         (["--map", "a=user"], "are for CSV"),
         (["--ignore-column", "a"], "are for CSV"),
         (["--ignore-unknown-columns"], "are for CSV"),
-        (["--workflow", " "], "workflow.id: should not be blank"),
+        (["--workflow", " "], "workflow.id: must not be blank"),
         (["--expires-after", "0"], "--expires-after"),
         (["--max-requests-per-minute", "x"], "--max-requests-per-minute"),
     ],
@@ -208,8 +208,8 @@ def test_rows_that_are_refused_are_told_counted_and_named(invoke, emulator, fold
     result = create(invoke, "rows.csv")
     assert result.exit_code == 3
     assert kinds() == ["created", "rejected", "rejected", "rejected", "created"]
-    assert "line 3: rejected: user: should not be blank\n" in result.stderr
-    assert "line 4: rejected: expires_after.seconds: should be a whole number" in result.stderr
+    assert "line 3: rejected: user: must not be blank\n" in result.stderr
+    assert "line 4: rejected: expires_after.seconds: must be a whole number" in result.stderr
     assert "line 5: rejected: the API replied 400" in result.stderr
     assert "5 rows: 2 created, 3 rejected. 3 attempts" in result.stderr
     assert "3 rows rejected. To see why:\n  chatkit-async bulk status out.jsonl\n" in result.stderr
@@ -430,9 +430,9 @@ def test_dry_run_groups_problems_over_the_file(invoke, folder):
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         "workflow: is required: 4 rows, first on line 2; pass --workflow or add a column",
-        "expires_after.seconds: should be at least 1, is 0: line 2",
+        "expires_after.seconds: must be at least 1, got 0: line 2",
         'user: is required: line 3; add a column, or rename one: --map "COLUMN=user"',
-        "expires_after.seconds: should be a whole number, is 'soon': 2 rows, first on line 3",
+        "expires_after.seconds: must be a whole number, got 'soon': 2 rows, first on line 3",
         "row: has 1 cell, and the header 2: line 6",
         f"row: {QUOTES}: line 7",
         "Warning: user: is there more than once: line 5; each of these rows is sent",
@@ -547,7 +547,7 @@ def test_a_dry_run_of_ids(invoke, folder):
     (folder / "ids").write_text("cksess_1\n..\n")
     result = invoke("bulk", "cancel", "ids", "--dry-run")
     assert result.exit_code == 2
-    assert result.stderr.startswith("session_id: should not be '.' or '..'")
+    assert result.stderr.startswith("session_id: must not be '.' or '..'")
 
 
 # Resume

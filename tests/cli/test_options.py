@@ -48,4 +48,4 @@ def test_timeout_limits_the_whole_call(invoke, emulator):
 def test_a_timeout_that_cannot_be_is_wrong_usage(invoke, emulator):
     result = invoke(*CREATE, "--timeout", "nan")
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: timeout: should be more than 0 seconds")
+    assert result.stderr.startswith("Error: timeout: must be more than 0 seconds")

@@ -106,15 +106,15 @@ def test_an_empty_cell_is_a_field_that_is_not_given():
 @pytest.mark.parametrize(
     ("header", "cell", "said"),
     [
-        ("expires_after", "soon", "expires_after.seconds: should be a whole number, is 'soon'"),
-        ("expires_after", "1.5", "should be a whole number, is '1.5'"),
-        ("expires_after", "٣", "should be a whole number"),
-        ("expires_after", "9" * 5000, f"should be a whole number, is '{'9' * 80}...'"),
-        ("workflow.tracing.enabled", "yes", "should be true or false, is 'yes'"),
-        ("state_variables.n:", "pro", "should be a number, true or false, is 'pro'"),
-        ("state_variables.n:", "null", "should be a number, true or false, is 'null'"),
-        ("state_variables.n:", "[" * 99_999, "should be a number, true or false, is '[[["),
-        ("state_variables.n:", "sk-abcdefghijkl", "should be a number, true or false, is '****"),
+        ("expires_after", "soon", "expires_after.seconds: must be a whole number, got 'soon'"),
+        ("expires_after", "1.5", "must be a whole number, got '1.5'"),
+        ("expires_after", "٣", "must be a whole number"),
+        ("expires_after", "9" * 5000, f"must be a whole number, got '{'9' * 80}...'"),
+        ("workflow.tracing.enabled", "yes", "must be true or false, got 'yes'"),
+        ("state_variables.n:", "pro", "must be a number, true or false, got 'pro'"),
+        ("state_variables.n:", "null", "must be a number, true or false, got 'null'"),
+        ("state_variables.n:", "[" * 99_999, "must be a number, true or false, got '[[["),
+        ("state_variables.n:", "sk-abcdefghijkl", "must be a number, true or false, got '****"),
     ],
 )
 def test_a_cell_that_cannot_be_read_is_a_problem_of_its_row(header, cell, said):
@@ -392,7 +392,7 @@ def test_the_last_line_needs_no_end_and_windows_line_ends_are_ends():
         (b"{", "is not JSON: Expecting property name"),
         (b"{x", "at character 2"),
         (b'"\xff"', "is not UTF-8"),
-        (b"3", "should be an object, or a user's id as a string, is 3"),
+        (b"3", "must be an object, or a user's id as a string, got 3"),
         (b'{"a":' * 100_000, "is JSON that is nested too deeply"),
         (b'{"a":' * 700 + b"1" + b"}" * 700, None),
         (b"9" * 5000, "is not JSON: Exceeds the limit"),
@@ -410,7 +410,7 @@ def test_a_line_that_cannot_be_read_is_a_problem_of_its_own(line, said):
 def test_json_array_is_refused():
     with pytest.raises(InputError, match="line 1 begins a JSON array: write an object on each"):
         json_rows('[{"user": "ada"}')
-    assert json_rows('"ada"\n[1]')[1].problems[0][1].endswith(", is of type list")
+    assert json_rows('"ada"\n[1]')[1].problems[0][1].endswith(", got list")
 
 
 def test_csv_that_is_read_as_json_is_told_so_once():
@@ -498,7 +498,7 @@ def test_options_go_over_the_defaults_and_below_the_rows(tmp_path):
         "expires_after": {"seconds": 5},
     }
     assert read_defaults(None, {}, None) == {}
-    with pytest.raises(click.UsageError, match=r"options are wrong:\n  workflow.id: should not be"):
+    with pytest.raises(click.UsageError, match=r"options are wrong:\n  workflow.id: must not be"):
         read_defaults(None, {"workflow": ""}, None)
 
 
@@ -516,11 +516,11 @@ def test_defaults_come_from_json_and_from_toml(tmp_path):
         ("a.json", b"{", "are no JSON: Expecting"),
         ("a.json", b"[" * 100_000, "are no JSON"),
         ("a.json", b"\xff", "are no JSON"),
-        ("a.json", b"[]", "should be an object, are of type list"),
+        ("a.json", b"[]", "must be an object, got list"),
         ("a.toml", b"a", "are no TOML"),
         ("a.toml", b"expires_at = 5", "expires_at: is unknown, did you mean 'expires_after'?"),
         ("a.json", b'{"expires_after": 0, "rate_limits": "x"}', "rate_limits.max"),
-        ("a.toml", b"workflow = 2020-01-01", "workflow.id: should be a string"),
+        ("a.toml", b"workflow = 2020-01-01", "workflow.id: must be a string"),
     ],
 )
 def test_defaults_that_are_wrong_are_wrong_usage(tmp_path, name, content, said):

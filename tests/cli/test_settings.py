@@ -129,7 +129,7 @@ def test_an_unusual_path_is_warned_of(found, value, advice):
     ("value", "said"),
     [
         ("http://api.openai.com/v1", "plain http"),
-        ("ftp://api.openai.com/v1", "should start with https://"),
+        ("ftp://api.openai.com/v1", "must start with https://"),
         ("https://api.openai.com/v1?key=1", "has a query"),
         ("api.openai.com/v1", "no scheme"),
     ],
@@ -180,7 +180,7 @@ def test_this_machine_is_reached_without_a_proxy(found):
 def test_a_proxy_that_cannot_be_fails_without_its_password(found):
     finding = found("proxy", HTTPS_PROXY="socks5://me:pass@proxy.example")
     assert finding.state == "failed"
-    assert finding.said.startswith("HTTPS_PROXY should be the URL of an HTTP proxy")
+    assert finding.said.startswith("HTTPS_PROXY must be the URL of an HTTP proxy")
     assert "pass" not in finding.said
     assert settings()[0].base_url is None
 

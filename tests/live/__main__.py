@@ -19,8 +19,8 @@ from live.comparison import report
 from live.steps import Api, made_up
 
 from chatkit_async import ConfigurationError, __version__
+from chatkit_async._settings import Settings
 from chatkit_async.emulator import Emulator
-from chatkit_async.options import Settings
 
 REPORT = Path(__file__).parents[2] / "build" / "live.md"
 FAILED = 1
