@@ -19,7 +19,7 @@ import attrs
 import click
 
 from chatkit_async._checks import described
-from chatkit_async._codec import create_params
+from chatkit_async._codec import SHORT_FORMS, create_params, merged
 from chatkit_async._exit_codes import USAGE
 from chatkit_async._protocol import cancel_session
 from chatkit_async.cli._output import counted, without_secrets
@@ -266,13 +266,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-_SHORT = {
-    "workflow": "id",
-    "expires_after": "seconds",
-    "rate_limits": "max_requests_per_1_minute",
-}
-"""What a field that is given as one value stands for."""
-
 _VARIABLE = re.compile(
     r"(?:workflow\.)?state_variables\.(?P<name>.*[^:])(?P<json>:?)", re.IGNORECASE | re.DOTALL
 )
@@ -295,7 +288,7 @@ COLUMNS: Mapping[str, Cell] = {
 """The columns of CSV, beside those of state variables, and how a cell is read."""
 
 FIELDS = [
-    *(path.removesuffix(f".{_SHORT.get(path.partition('.')[0])}") for path in COLUMNS),
+    *(path.removesuffix(f".{SHORT_FORMS.get(path.partition('.')[0])}") for path in COLUMNS),
     "state_variables.NAME",
 ]
 """The columns of CSV, as people write them."""
@@ -531,28 +524,19 @@ def _column(name: str) -> tuple[tuple[str, ...], Cell] | None:
         path = ("workflow", "state_variables", variable["name"])
         return path, _json if variable["json"] else str
     whole = _folded(name)
-    whole = f"{whole}.{_SHORT[whole]}" if whole in _SHORT else whole
+    whole = f"{whole}.{SHORT_FORMS[whole]}" if whole in SHORT_FORMS else whole
     return (tuple(whole.split(".")), COLUMNS[whole]) if whole in COLUMNS else None
 
 
 def with_defaults(values: Values, defaults: Values) -> Values:
-    """A row's values over the defaults, object by object."""
-    merged = dict(defaults)
-    for key, value in values.items():
-        whole: object = value
-        if key in _SHORT and value is not None and not isinstance(value, dict):
-            whole = {_SHORT[key]: value}
-        merged[key] = _merged(merged.get(key), whole)
-    return merged
-
-
-def _merged(default: object, value: object) -> object:
-    if not (isinstance(default, dict) and isinstance(value, dict)):
-        return value
-    merged = dict(cast("Values", default))
-    for key, member in cast("Values", value).items():
-        merged[key] = _merged(merged.get(key), member)
-    return merged
+    """Return a row's values over the defaults, merged object by object."""
+    whole: Values = {
+        name: {SHORT_FORMS[name]: value}
+        if name in SHORT_FORMS and value is not None and not isinstance(value, dict)
+        else value
+        for name, value in values.items()
+    }
+    return merged(defaults, whole)
 
 
 def read_defaults(
