@@ -45,6 +45,7 @@ from chatkit_async.cli._rows import (
     read_defaults,
 )
 from chatkit_async.cli._running import run
+from chatkit_async.cli._status import status
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import Problem
 from chatkit_async.models import StateVariable
@@ -68,6 +69,9 @@ _FORMATS = {
 @click.group(short_help="Create or cancel many sessions, from a file.")
 def bulk() -> None:
     """Create or cancel many sessions, from a file, with a journal to resume by."""
+
+
+bulk.add_command(status)
 
 
 def _run_options(command: F) -> F:
@@ -293,7 +297,7 @@ def create(
         header = Header(
             command="bulk create",
             base_url=Settings.resolve({}).base_url,
-            input=source.name,
+            input=str(source),
             defaults=fingerprint_of(defaults) if defaults else None,
         )
         context.exit(
@@ -327,7 +331,7 @@ def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
         header = Header(
             command="bulk cancel",
             base_url=Settings.resolve({}).base_url,
-            input=source.name,
+            input=str(source),
             defaults=None,
         )
         context.exit(

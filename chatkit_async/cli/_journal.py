@@ -10,7 +10,7 @@ import json
 import time
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -208,23 +208,9 @@ class Journal(LineFile):
     def _load(self, file: BinaryIO) -> int:
         """Read what there is; return how much of it is whole."""
         header, end = self.header, 0
-        now = time.time()
-        for number, line in enumerate(file, 1):
-            record = _decoded(line)
-            if record is None and not line.endswith(b"\n"):
-                # Only the last line can be torn; of the first one enough has to be there.
-                if number == 1 and not line.startswith(_HEADER_START[: len(line)]):
-                    raise self._no_journal(number, "it does not begin with a header")
-                break
-            try:
-                if record is None:
-                    raise ValueError("the line is no JSON object")  # noqa: TRY301 - told of below
-                if number == 1:
-                    self.header = Header.decode(record)
-                else:
-                    _take(self.history, record, now)
-            except (ValueError, KeyError, TypeError, OverflowError) as error:
-                raise self._no_journal(number, _said(error)) from None
+        for line, record, _ in read_journal(file, self._path, self.history):
+            if not end:
+                self.header = Header.decode(record)
             end += len(line)
         if end:
             self._check(header)
@@ -245,11 +231,35 @@ class Journal(LineFile):
                 f"{self._path} is of a run that was begun with --defaults: give them again."
             )
 
-    def _no_journal(self, number: int, said: str) -> LineFileError:
-        return LineFileError(
-            f"{self._path} is no journal that can be resumed: line {number}: {said}. "
-            "Nothing was changed."
-        )
+
+def read_journal(
+    file: BinaryIO, path: Path, history: History
+) -> Iterator[tuple[bytes, dict[str, object], State | None]]:
+    """Yield each line with its record and its row's state, up to a torn end; fill the history.
+
+    Raises:
+        LineFileError: it is no journal, or damaged.
+    """
+    now = time.time()
+    for number, line in enumerate(file, 1):
+        record = _decoded(line)
+        try:
+            if record is None:
+                # Only the last line can be torn; of the first one enough has to be there.
+                if line.endswith(b"\n"):
+                    raise ValueError("the line is no JSON object")  # noqa: TRY301 - told of below
+                if number == 1 and not line.startswith(_HEADER_START[: len(line)]):
+                    raise ValueError("it does not begin with a header")  # noqa: TRY301
+                return
+            if number == 1:
+                Header.decode(record)
+            state = None if number == 1 else _take(history, record, now)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise LineFileError(
+                f"{path} is no journal that can be resumed: line {number}: {_said(error)}. "
+                "Nothing was changed."
+            ) from None
+        yield line, record, state
 
 
 # Records ------------------------------------------------------------------------------------------
@@ -296,8 +306,8 @@ def _error_record(error: ChatKitError) -> dict[str, object]:
     return record
 
 
-def _take(history: History, record: Mapping[str, object], now: float) -> None:
-    """Note a record.
+def _take(history: History, record: Mapping[str, object], now: float) -> State:
+    """Note a record; returns its row's state.
 
     Raises:
         ValueError, KeyError, TypeError, OverflowError: it is none.
@@ -316,6 +326,7 @@ def _take(history: History, record: Mapping[str, object], now: float) -> None:
         case _:
             raise ValueError("it is neither an intent nor an outcome")
     history.set(index, fingerprint, state)
+    return state
 
 
 def _state(record: Mapping[str, object], now: float) -> State:
