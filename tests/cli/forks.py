@@ -4,7 +4,7 @@ A fork is a start without the second that imports take. This process has one thr
 wants, and the steps are counted in the fork itself: no run is hit at another step for being slow.
 
 It reads a line of JSON for each run, and answers with one: the exit code, or minus the signal.
-A run has `arguments`, `output` (where stdout and stderr go, and stdin is), `environment`, and `at`: signals by
+A run has `arguments`, `output` (where stdout and stderr go, and stdin is; it runs in that folder), `environment`, and `at`: signals by
 the moment at which they come, as `{"after_3": ["SIGKILL"]}`. Step n is the n-th record that is
 written, and `during` it is between its halves. In place of a signal, "unlink" and "truncate" do so
 to the journal.
@@ -36,6 +36,7 @@ def main():
 def become(arguments, output, environment, at):
     """Be the command line."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(Path(output).parent)
     descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     for stream in (0, 1, 2):
         os.dup2(descriptor, stream)

@@ -7,6 +7,8 @@ import itertools
 import json
 import math
 import os
+import re
+import shlex
 from collections import Counter
 
 import pytest
@@ -201,25 +203,52 @@ def test_signal_before_the_first_record_ends_the_run(command, emulator, rows, na
     assert command("--resume")[0] == 0
 
 
+def save_sheet(path, number, **cells):
+    """Write rows as a spreadsheet saves them: with its own columns, and empty ones at the end."""
+    lines = ["sep=;", "User ID;State_Variables.Plan; EXPIRES_AFTER;Notes;;"]
+    for index in range(number):
+        note = f'"says ""{index};""\nand more"' if index % 50 == 0 else ""
+        cell = cells.get(f"row_{index}", "300" if index % 2 else "")
+        lines.append(f"user_{index};{'#N/A' if index == 5 else ' pro'};{cell};{note};;")
+    lines += [";;;;;"] * 100
+    path.write_bytes("\r\n".join(lines).encode("utf-16"))
+
+
 @pytest.mark.sweep(every=2)
-@pytest.mark.parametrize("number", [2000, 20_000])
-def test_many_rows_interrupted_twice_are_all_accounted_for(
-    command, emulator, rows, tmp_path, number
-):
-    rows(number)
-    path = tmp_path / "out.jsonl"
-    code, printed = command(concurrency=64, **{f"after_{number * 3 // 4}": ["SIGINT"]})
-    assert code == 130, printed
-    assert 0.35 * number <= len(emulator.sessions) < 0.75 * number
-    code, printed = command(
-        "--resume", concurrency=64, **{f"after_{number * 13 // 20}": ["SIGINT"]}
+@pytest.mark.parametrize("number", [3000, 20_000])
+def test_sheet_is_created_with_the_commands_printed(forks, emulator, tmp_path, number):
+    sheet, shown = tmp_path / "users.csv", tmp_path / "printed"
+    command = ["bulk", "create", "users.csv", "--workflow", "wf_1", "--dry-run"]
+
+    def run(code, *said, at=None):
+        """Run the command, and make the last one that it prints the next."""
+        nonlocal command
+        assert forks(*command, output=shown, emulator=emulator, at=at) == code, shown.read_text()
+        printed = shown.read_text()
+        for text in said:
+            assert text in printed
+        for line in re.findall("chatkit-async (bulk create .*)", printed):
+            command = shlex.split(line)
+
+    save_sheet(sheet, number, row_7="soon", row_8="601")
+    run(2, "line 2: unknown column 'User ID', did you mean 'user'?; unknown column 'Notes'\n")
+    run(
+        2,
+        "expires_after.seconds: should be a whole number, is 'soon': line 11\n",
+        f"Plan: has spaces around it: {number - 1:,} rows, first on line 3; remove them",
+        "Plan: is the error of a formula: line 9; correct the formula",
+        f"\n{number:,} rows, 1 of them wrong. Nothing was sent.\n",
     )
-    assert code == 130, printed
-    assert len(emulator.sessions) < number
-    code, printed = command("--resume", concurrency=64)
-    assert code == 0, printed
-    assert f"{number:,} rows: {number:,} created." in printed
-    assert states(path) == [State.DONE] * number
+    save_sheet(sheet, number, row_8="601")
+    run(0, f"\n{number:,} rows, 0 of them wrong. Nothing was sent.\nTo send: ")
+    run(130, "To continue this run:\n", at={f"after_{number * 3 // 4}": ["SIGINT"]})
+    assert 0.35 * number <= len(emulator.sessions) < 0.75 * number
+    run(143, "To continue this run:\n", at={f"after_{number * 13 // 20}": ["SIGTERM"]})
+    assert len(emulator.sessions) < number - 1
+    run(3, f"{number:,} rows: {number - 1:,} created, 1 rejected.", "After correcting the input:\n")
+    save_sheet(sheet, number)
+    run(0, f"{number:,} rows: {number:,} created.")
     assert sessions_by_row(emulator, number) == [1] * number
-    held = {record["session"]["id"] for record in lines(path) if record["record"] == "outcome"}
+    records = lines(tmp_path / "sessions.jsonl")
+    held = {record["session"]["id"] for record in records if record.get("kind") == "created"}
     assert held == set(emulator.sessions)
