@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import threading
+import tracemalloc
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from types import SimpleNamespace
 import pytest
 from patience import PATIENCE
 
-from chatkit_async.cli import _check, _job, _progress
+from chatkit_async.cli import _check, _job, _progress, _rows
 from chatkit_async.cli._bulk import _each_warning_once
 from chatkit_async.cli._journal import Header, Journal
 from chatkit_async.emulator import TokenBucket
@@ -490,6 +491,28 @@ def test_repeated_users_are_found_as_far_as_there_is_room(monkeypatch):
     users = [f"user_{index}" for index in range(50)]
     assert not any(map(compared.has, users))
     assert [compared.has(user) for user in users] == [True] * 6 + [False] * 44
+
+
+def test_dry_run_takes_the_same_memory_for_any_number_of_rows():
+    def peak(number):
+        def problems_of(value):
+            return ((f"field{value['user']}", f"should be {value['user']}, is '{value['plan']}'"),)
+
+        report = _check.Report(problems_of, "user", {})
+        tracemalloc.start()
+        rows = _rows.Rows(_rows.JsonDecoder({}))
+        for index in range(number):
+            line = f'{{"user": "user_{index}", "plan": " {index}"}}\n'
+            for row in rows.feed(line.encode()):
+                report.add(row)
+        lines = [*report.problems, *report.warnings]
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert report.wrong == number
+        assert lines[10] == f"and {number - 10:,} more"
+        return held
+
+    assert abs(peak(900) - peak(200)) < 10_000
 
 
 @pytest.mark.usefixtures("emulator")
