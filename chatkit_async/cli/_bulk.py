@@ -136,7 +136,7 @@ def _renamed(
     pairs = [text.rpartition("=") for text in given]
     for text, (name, _, field) in zip(given, pairs, strict=True):
         if not (name.strip() and field.strip()):
-            raise click.BadParameter(f"{text!r} should be COLUMN=FIELD.")
+            raise click.BadParameter(f"must be COLUMN=FIELD, got {text!r}.")
     return {name: field for name, _, field in pairs}
 
 

@@ -127,8 +127,8 @@ def test_rows_go_over_options_and_options_over_defaults(invoke, emulator, folder
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--map", "user"], "'user' should be COLUMN=FIELD"),
-        (["--map", "=user"], "'=user' should be COLUMN=FIELD"),
+        (["--map", "user"], "must be COLUMN=FIELD, got 'user'"),
+        (["--map", "=user"], "must be COLUMN=FIELD, got '=user'"),
         (["--map", "a=user"], "are for CSV"),
         (["--ignore-column", "a"], "are for CSV"),
         (["--ignore-unknown-columns"], "are for CSV"),

@@ -234,7 +234,7 @@ def test_sheet_is_created_with_the_commands_printed(forks, emulator, tmp_path, n
     run(2, "line 2: unknown column 'User ID', did you mean 'user'?; unknown column 'Notes'\n")
     run(
         2,
-        "expires_after.seconds: should be a whole number, is 'soon': line 11\n",
+        "expires_after.seconds: must be a whole number, got 'soon': line 11\n",
         f"Plan: has spaces around it: {number - 1:,} rows, first on line 3; remove them",
         "Plan: is the error of a formula: line 9; correct the formula",
         f"\n{number:,} rows, 1 of them wrong. Nothing was sent.\n",
