@@ -160,7 +160,13 @@ class ReplyObject(_HasMisfits, Model):
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object that `from_dict` was given: `from_dict(d).to_dict() == d`."""
-        data = {name: _plain(value) for name, value in super()._items()}
+        data: dict[str, object] = {}
+        for name in self._fields:  # not by _items(): a bulk run does this for each row
+            try:
+                value = object.__getattribute__(self, name)
+            except AttributeError:
+                continue
+            data[name] = value if type(value) in _SCALARS else _plain(value)
         return {**data, **self._invalid(), **(self._extra or {})}
 
     @property
@@ -289,6 +295,9 @@ def member_class(cls: type[ReplyObject]) -> type[ReplyObject] | None:
 def _types_within(cls: type[ReplyObject], name: str) -> tuple[Any, ...]:
     field = fields_of(cls).get(name)
     return () if field is None else get_args(field.type)
+
+
+_SCALARS = frozenset({str, int, float, bool, NoneType})
 
 
 def _plain(value: object) -> object:

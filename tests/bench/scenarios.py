@@ -453,7 +453,7 @@ COMPARISONS = [
     rate(BULK_64, OPENAI, 8),
     rate(BULK_512, OPENAI, 12),
     rate(BULK_64, US, 0.85, US_BLOCKING),
-    rate(BULK_64, US, 0.60, US_COMMAND),
+    rate(BULK_64, US, 0.75, US_COMMAND),
     Comparison(
         name=f"{GROWTH.name}: growth of the process",
         value=lambda each: each.memory / 1e6,
