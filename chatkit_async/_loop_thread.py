@@ -17,6 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 from weakref import WeakSet, ref
@@ -103,7 +104,7 @@ class LoopThread:
         self._refuse_own_thread()
         if self.closed:
             raise ClientClosedError
-        call = _Call(method, args, kwargs)
+        call = _Call(partial(method, *args, **kwargs))
         del args, kwargs  # headers may be credentials, and what is raised holds this frame
         try:
             self._waiting.append(call)
@@ -158,9 +159,8 @@ class LoopThread:
 
     def _give_up(self, call: "_Call[Any]") -> None:
         """Cancel a call, and wait a little for it to end: its connection is free then."""
-        loop = self._loop
         # Without a loop, it has not begun, and will not.
-        if loop is not None and not call.ended:
+        if (loop := self._loop) is not None and not call.ended:
             _call_soon(loop, call.cancel)
             call.in_progress.acquire(timeout=CANCEL_PATIENCE)
 
@@ -204,9 +204,7 @@ class LoopThread:
                 call.end(ClientClosedError())
             elif not call.given_up:
                 self._begun.add(call)
-                call.task = asyncio.get_running_loop().create_task(
-                    self._run(call), context=call.context
-                )
+                call.task = asyncio.create_task(self._run(call), context=call.context)
 
     def _taken(self) -> "Generator[_Call[Any]]":
         while self._waiting:
@@ -214,7 +212,7 @@ class LoopThread:
 
     async def _run(self, call: "_Call[Any]") -> None:
         try:
-            call.result = await call.method(*call.args, **call.kwargs)
+            call.result = await call.start()
         except BaseException as error:  # noqa: BLE001 - its caller's; SystemExit would end the loop
             call.end(error)
         else:
@@ -264,15 +262,8 @@ class LoopThread:
 class _Call(Generic[T]):
     """A call of a coroutine function, and what came of it."""
 
-    def __init__(
-        self,
-        method: Callable[..., Coroutine[Any, Any, T]],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.method = method
-        self.args = args
-        self.kwargs = kwargs
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.start = start
         self.context = contextvars.copy_context()  # the caller's: tracing depends on it
         self.task: asyncio.Task[None] | None = None
         self.result: T | None = None
@@ -310,8 +301,7 @@ def _serve_calls(owner: "ref[LoopThread]", transport: Transport) -> None:
                 anyio.run(_serve, owner, transport)
             except BaseException as error:  # noqa: BLE001 - raised below
                 failure = error
-        this = owner()
-        was_told = this is not None and this.end_serving(failure)
+        was_told = (this := owner()) is not None and this.end_serving(failure)
         del this
         # As the interpreter ends, asyncio cannot start the thread that ends its executor.
         if failure is not None and not was_told and threading.main_thread().is_alive():
@@ -320,8 +310,7 @@ def _serve_calls(owner: "ref[LoopThread]", transport: Transport) -> None:
 
 async def _serve(owner: "ref[LoopThread]", transport: Transport) -> None:
     stopped = asyncio.Event()
-    this = owner()
-    if this is not None:
+    if (this := owner()) is not None:
         this.serve_until(stopped.set)
         del this
         await stopped.wait()

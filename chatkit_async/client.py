@@ -29,6 +29,7 @@ from chatkit_async.options import (
     ClientOptions,
     RequestOptions,
     RetryPolicy,
+    client_options,
     refuse_unknown,
     traceback_safe_options,
 )
@@ -97,9 +98,21 @@ class Derived(Generic[T_co]):
         return self._make(owner if client is None else client)
 
 
+class MadeOnce(Derived[T_co]):
+    """A derived attribute that is made when it is first read, and kept."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, client: object | None, owner: type) -> T_co:
+        made = super().__get__(client, owner)
+        if client is not None:
+            vars(client)[self._name] = made
+        return made
+
+
 def _threads(client: "AsyncChatKit | type[AsyncChatKit]") -> "AsyncThreads":
-    """Return a client's threads, whose classes are imported now, because that takes time."""
-    from chatkit_async.threads import AsyncThreads  # noqa: PLC0415 - see above
+    from chatkit_async.threads import AsyncThreads  # noqa: PLC0415 - the import takes time
 
     if isinstance(client, type):
         return cast("AsyncThreads", AsyncThreads)
@@ -147,7 +160,7 @@ class AsyncChatKit:
 
     # `mock.create_autospec` looks for attributes on the class alone: there, its spec is a class too.
     sessions: AsyncSessions = cast("AsyncSessions", AsyncSessions)
-    threads: Derived["AsyncThreads"] = Derived(_threads)
+    threads: MadeOnce["AsyncThreads"] = MadeOnce(_threads)
     chatkit: Derived["BetaChatKit[AsyncSessions, AsyncThreads]"] = Derived(BetaChatKit)
     beta: Derived["Beta[AsyncSessions, AsyncThreads]"] = Derived(lambda c: Beta(BetaChatKit(c)))
 
@@ -176,24 +189,7 @@ class AsyncChatKit:
         on_attempt: Callable[[Attempt], object] | None = None,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
-        given: ClientOptions = {
-            "api_key": api_key,
-            "organization": organization,
-            "project": project,
-            "base_url": base_url,
-            "timeout": timeout,
-            "attempt_timeout": attempt_timeout,
-            "connect_timeout": connect_timeout,
-            "max_retries": max_retries,
-            "retry_policy": retry_policy,
-            "verify_replies": verify_replies,
-            "default_headers": default_headers,
-            "proxy": proxy,
-            "ssl": ssl,
-            "allow_http": allow_http,
-            "on_attempt": on_attempt,
-        }
-        given = traceback_safe_options(given)
+        given = client_options(locals())
         del api_key, base_url, default_headers, organization, project, proxy
         settings = Settings.resolve(
             given,
@@ -217,7 +213,6 @@ class AsyncChatKit:
         self._attempts = attempts
         self._base_url = attempts.base_url
         self.sessions = AsyncSessions(self._call, self._call_raw, attempts)
-        self._made_threads: AsyncThreads | None = None
         _parts.update((attempts.transport, attempts.gate))
 
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
@@ -275,9 +270,7 @@ class AsyncChatKit:
     # Calls
 
     def _make_threads(self, make: "type[AsyncThreads]") -> "AsyncThreads":
-        if self._made_threads is None:
-            self._made_threads = make(self._call, self._call_raw, self._attempts)
-        return self._made_threads
+        return make(self._call, self._call_raw, self._attempts)
 
     async def _call(self, call: Call[T], options: RequestOptions) -> T:
         return (await self._attempts.call(call, options)).result

@@ -262,6 +262,15 @@ class _HiddenProvider:
         return f"<a callable: {MASK}>"
 
 
+def client_options(arguments: Mapping[str, object]) -> ClientOptions:
+    """Return the options of a client among the arguments of its constructor, as `locals()`.
+
+    Everything in them that may be a credential is masked in its repr.
+    """
+    given = {name: arguments[name] for name in ClientOptions.__annotations__}
+    return traceback_safe_options(cast("ClientOptions", given))
+
+
 def traceback_safe_options(options: T) -> T:
     """Return the same options, with everything that may be a credential masked in its repr.
 

@@ -27,7 +27,7 @@ from chatkit_async.bulk import (
     CancelRowT,
     CreateRowT,
 )
-from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit, Derived
+from chatkit_async.client import AsyncChatKit, Beta, BetaChatKit, Derived, MadeOnce
 from chatkit_async.models import (
     ChatKitConfigurationLike,
     ChatSession,
@@ -46,6 +46,7 @@ from chatkit_async.options import (
     ClientOptions,
     RequestOptions,
     RetryPolicy,
+    client_options,
     traceback_safe_options,
 )
 from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse, keywords_only
@@ -61,8 +62,7 @@ T = TypeVar("T")
 
 
 def _threads(client: "ChatKit | type[ChatKit]") -> "Threads":
-    """Return a client's threads, whose classes are imported now, because that takes time."""
-    from chatkit_async.sync_threads import Threads  # noqa: PLC0415 - see above
+    from chatkit_async.sync_threads import Threads  # noqa: PLC0415 - the import takes time
 
     if isinstance(client, type):
         return cast("Threads", Threads)
@@ -109,7 +109,7 @@ class ChatKit:
 
     # See `AsyncChatKit`.
     sessions: "Sessions"
-    threads: Derived["Threads"] = Derived(_threads)
+    threads: MadeOnce["Threads"] = MadeOnce(_threads)
     chatkit: Derived["BetaChatKit[Sessions, Threads]"] = Derived(BetaChatKit)
     beta: Derived["Beta[Sessions, Threads]"] = Derived(lambda c: Beta(BetaChatKit(c)))
 
@@ -135,30 +135,11 @@ class ChatKit:
         allow_http: bool = False,
         on_attempt: Callable[[Attempt], object] | None = None,
     ) -> None:
-        given: ClientOptions = {
-            "api_key": api_key,
-            "organization": organization,
-            "project": project,
-            "base_url": base_url,
-            "timeout": timeout,
-            "attempt_timeout": attempt_timeout,
-            "connect_timeout": connect_timeout,
-            "max_retries": max_retries,
-            "retry_policy": retry_policy,
-            "verify_replies": verify_replies,
-            "default_headers": default_headers,
-            "proxy": proxy,
-            "ssl": ssl,
-            "allow_http": allow_http,
-            "on_attempt": on_attempt,
-        }
-        given = traceback_safe_options(given)
+        given = client_options(locals())
         del api_key, base_url, default_headers, organization, project, proxy
         client = _Client(**given, max_connections=max_connections)
-        loop_thread = LoopThread(
-            client.hand_over(), f"{type(self).__name__}(base_url={client.base_url!r})"
-        )
-        self._set_up(client, loop_thread, owns_loop_thread=True)
+        name = f"{type(self).__name__}(base_url={client.base_url!r})"
+        self._set_up(client, LoopThread(client.hand_over(), name), owns_loop_thread=True)
 
     def _set_up(
         self, client: "_Client", loop_thread: LoopThread, *, owns_loop_thread: bool
@@ -168,7 +149,6 @@ class ChatKit:
         self._loop_thread = loop_thread
         self._owns_loop_thread = owns_loop_thread
         self.sessions = Sessions(client.sessions, loop_thread)
-        self._made_threads: Threads | None = None
 
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
         """Return a client with other settings, on the same connections.
@@ -183,16 +163,13 @@ class ChatKit:
             ConfigurationError: with every problem of the settings.
         """
         options = traceback_safe_options(options)
+        client = self._client.with_options(**options)
         other = object.__new__(type(self))
-        other._set_up(
-            self._client.with_options(**options), self._loop_thread, owns_loop_thread=False
-        )
+        other._set_up(client, self._loop_thread, owns_loop_thread=False)
         return other
 
     def _make_threads(self, make: "type[Threads]") -> "Threads":
-        if self._made_threads is None:
-            self._made_threads = make(self._client.threads, self._loop_thread)
-        return self._made_threads
+        return make(self._client.threads, self._loop_thread)
 
     def close(self) -> None:
         """Close every connection. Calls in flight end with `ClientClosedError`."""
@@ -334,16 +311,15 @@ class Sessions:
         """
         options = traceback_safe_options(options)
         warn_of_latest(workflow)
-        return self._loop_thread.enter(
-            self._sessions.open(
-                user=user,
-                workflow=workflow,
-                chatkit_configuration=chatkit_configuration,
-                expires_after=expires_after,
-                rate_limits=rate_limits,
-                **options,
-            )
+        session = self._sessions.open(
+            user=user,
+            workflow=workflow,
+            chatkit_configuration=chatkit_configuration,
+            expires_after=expires_after,
+            rate_limits=rate_limits,
+            **options,
         )
+        return self._loop_thread.enter(session)
 
     def create_many(
         self,
@@ -449,8 +425,7 @@ def _blocking(
     def blocking(self: "SessionsWithRawResponse", /, *args: P.args, **kwargs: P.kwargs) -> T:
         warn_of_latest(kwargs.get("workflow"))
         try:
-            run = self._loop_thread.run  # pyright: ignore[reportPrivateUsage]
-            return run(method, self._sessions, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]
+            return self._run(method, self._sessions, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]
         finally:
             del kwargs  # headers may be credentials, and what is raised holds this frame
 
@@ -469,7 +444,7 @@ class SessionsWithRawResponse:
 
     def __init__(self, sessions: AsyncSessionsWithRawResponse, loop_thread: LoopThread) -> None:
         self._sessions = sessions
-        self._loop_thread = loop_thread
+        self._run = loop_thread.run
 
     create: Final = _blocking(AsyncSessionsWithRawResponse.create)
     cancel: Final = _blocking(AsyncSessionsWithRawResponse.cancel)

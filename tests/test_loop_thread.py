@@ -675,7 +675,7 @@ def test_client_dropped_as_its_thread_starts_serves_nobody(client):
 
 
 def test_call_ends_once():
-    call = _loop_thread._Call(print, (), {})
+    call = _loop_thread._Call(print)
     call.end(None)
     call.end(KeyboardInterrupt())
     assert call.error is None
