@@ -427,7 +427,7 @@ class CsvDecoder:
                 f"Columns found: {_listed([_cut(name) for name in names[: _MAX_LISTED + 1]])}\nValid columns: {', '.join(FIELDS)}\n"
                 'Rename a column with --map "COLUMN=FIELD". Leave one out with --ignore-column '
                 "COLUMN, or all unknown ones with --ignore-unknown-columns.",
-                *remedy,
+                *(remedy if columns or "--map" in remedy else ()),
             )
         self._width = len(names)
         return columns
