@@ -18,7 +18,6 @@ import aioresponses.core
 import hypothesis
 import pytest
 from patience import PATIENCE
-from programs import Programs
 
 import chatkit_async
 from chatkit_async.emulator import Emulator
@@ -74,14 +73,6 @@ def pytest_collection_modifyitems(config, items):
         left_out = set(left_out)
         items[:] = [item for item in items if item not in left_out]
     return (yield)
-
-
-@pytest.fixture(scope="session")
-def programs():
-    """A process that starts programs as forks of itself."""
-    programs = Programs()
-    yield programs
-    programs.close()
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ Data goes to stdout, all else to stderr. Exit codes:
     0  done
     1  failed
     2  wrong usage, or an input with problems
-    3  some rows of a bulk run failed
+    3  some rows of a bulk run, or some threads, failed
     4  no key, or the API refused it
   129, 130, 143  ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM
 

@@ -221,7 +221,7 @@ class Job(Interruptible, Generic[V]):
             self._run = bulk_run = start(self._rows())
             self._stop = bulk_run.stop
             try:
-                async with beside(self._progress.show(), self._sync()):
+                async with beside(self._progress.show(), flushed(self._sink.sync)):
                     try:
                         async with bulk_run:
                             await self._take_all(bulk_run)
@@ -379,12 +379,6 @@ class Job(Interruptible, Generic[V]):
         summary = cast("BulkRun[Any, Any]", self._run).summary
         return summary.in_flight, summary.waiting
 
-    async def _sync(self) -> None:
-        """Flush the journal to disk now and then, in a thread: a disk can take its time."""
-        while True:
-            await asyncio.sleep(SYNC)
-            await asyncio.to_thread(self._sink.sync)
-
     async def _undo(self, client: AsyncChatKit) -> None:
         """Try again to write each outcome that was not written, or else cancel its session.
 
@@ -428,6 +422,13 @@ def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) 
         lost=attempts,
         elapsed=0.0,
     )
+
+
+async def flushed(sync: Callable[[], None]) -> None:
+    """Flush to disk from time to time, in a thread: a disk can take its time."""
+    while True:
+        await asyncio.sleep(SYNC)
+        await asyncio.to_thread(sync)
 
 
 @asynccontextmanager

@@ -1,26 +1,24 @@
-"""`chatkit-async threads`: list and show conversations."""
+"""`chatkit-async threads`: list and show conversations, and the commands that copy them."""
 
 from pathlib import Path
 
 import click
 
-from chatkit_async.cli._export_file import parts_of
+from chatkit_async.cli._export_file import PAGE_SIZE, parts_of
 from chatkit_async.cli._options import debug_option, json_option, timeout_option
 from chatkit_async.cli._output import note, write, write_json
 from chatkit_async.cli._running import run
+from chatkit_async.cli._threads_export import export
 from chatkit_async.cli._transcript import heading, text_of, when
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.models.threads import ChatKitThread, ChatKitThreadItem
 from chatkit_async.options import OMITTED
 from chatkit_async.secret import printable
 
-PAGE_SIZE = 100
-"""Threads or items per request: the most that the API allows."""
 
-
-@click.group(short_help="List, show, export and erase conversations.")
+@click.group(short_help="List, show and export conversations.")
 def threads() -> None:
-    """List and show conversations: the threads of the key's project."""
+    """List, show and export conversations: the threads of the key's project."""
 
 
 @threads.command("list", short_help="List threads, the newest first.")
@@ -66,7 +64,7 @@ async def _list(user: str | None, limit: int | None, timeout: float, *, as_json:
 @click.argument("thread_id", metavar="THREAD_ID")
 @click.option(
     "--from",
-    "export",
+    "export_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="EXPORT",
     help="Read an export of `threads export`, and use no network.",
@@ -74,7 +72,7 @@ async def _list(user: str | None, limit: int | None, timeout: float, *, as_json:
 @timeout_option("Limit of each request, every attempt and wait included.")
 @json_option
 @debug_option
-def show(*, thread_id: str, export: Path | None, timeout: float, as_json: bool) -> None:
+def show(*, thread_id: str, export_path: Path | None, timeout: float, as_json: bool) -> None:
     """Print the transcript of a thread: who said what, and when.
 
     What could steer the terminal is shown as an escape such as \\x1b. With --json, the thread and
@@ -83,10 +81,10 @@ def show(*, thread_id: str, export: Path | None, timeout: float, as_json: bool) 
     \b
       chatkit-async threads show cthr_123
     """  # noqa: D301 - click wants the character itself
-    if export is None:
+    if export_path is None:
         run(_show(thread_id, timeout, as_json=as_json))
         return
-    for part in parts_of(export, thread_id):
+    for part in parts_of(export_path, thread_id):
         if part.number == 1:
             _print_thread(part.thread, as_json=as_json)
         for item in part.items:
@@ -112,3 +110,6 @@ def _print_item(item: ChatKitThreadItem, *, as_json: bool) -> None:
         write_json(item.to_dict())
     else:
         write("".join(f"{line}\n" for line in text_of(item)))
+
+
+threads.add_command(export)

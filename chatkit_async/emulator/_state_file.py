@@ -40,7 +40,7 @@ class StateLine:
             kind = next((kind for kind in _KINDS if kind in top), "thread")
             fields = top.required_section(kind)
             if kind == "thread":
-                service.threads.create(fields, beside=top)
+                _create_thread(fields, top, service)
             elif kind == "session":
                 _create_session(fields, service)
             elif kind == "fault":
@@ -65,6 +65,21 @@ def read_state(path: str | os.PathLike[str]) -> tuple[StateLine, ...]:
         for number, line in enumerate(lines, 1)
         if line.strip()
     )
+
+
+def _create_thread(fields: Fields, top: Fields, service: Service) -> None:
+    """Create a thread, or add the items of a later line of an export, which has them in parts."""
+    if "has_more" in top:
+        top.take("has_more")
+    if top.optional_whole("part", 1) == 1:
+        service.threads.create(fields, beside=top)
+        return
+    items = top.take("items")
+    thread = service.threads.get(fields.text("id"))
+    if thread is None or not isinstance(items, list):
+        raise ApiError(400, "There is no thread that this is another part of.", param="part")
+    for item in items:
+        service.threads.create_item(thread, item)
 
 
 def _create_session(fields: Fields, service: Service) -> None:

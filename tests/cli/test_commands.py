@@ -34,7 +34,7 @@ def test_the_help_states_the_exit_codes_and_the_environment(invoke):
         "0  done",
         "1  failed",
         "2  wrong usage, or an input with problems",
-        "3  some rows of a bulk run failed",
+        "3  some rows of a bulk run, or some threads, failed",
         "4  no key, or the API refused it",
         "129, 130, 143  ended by SIGHUP, SIGINT (Ctrl-C) or SIGTERM",
         "OPENAI_API_KEY     the key",
@@ -53,6 +53,7 @@ def test_the_help_fits_a_terminal_of_80_columns(invoke):
         ["threads"],
         ["threads", "list"],
         ["threads", "show"],
+        ["threads", "export"],
         ["emulator"],
         ["doctor"],
     ):

@@ -700,6 +700,8 @@ async def test_state_file(state, clock):
         ({"thread": {"user": "ada"}, "items": [PRIVATE]}, r"items\[0\]"),
         ({"thread": {"user": "ada", "id": "cthr_1"}}, "cthr_1"),
         ({"thread": {"user": "ada"}, "session": {}}, "'session'"),
+        ({"thread": {"id": "cthr_2"}, "items": [], "part": 2}, "another part"),
+        ({"thread": {"id": "cthr_1"}, "items": {}, "part": 2}, "another part"),
         ({"session": {"user": "ada"}}, "'workflow'"),
         ({"session": {"user": "ada", "workflow": {"id": "w"}, "x": 1}}, "'x'"),
         ({"session": {"user": "ada", "workflow": {"id": "w"}}, "items": []}, "'items'"),
