@@ -18,6 +18,7 @@ import aioresponses.core
 import hypothesis
 import pytest
 from patience import PATIENCE
+from programs import Programs
 
 import chatkit_async
 from chatkit_async.emulator import Emulator
@@ -73,6 +74,14 @@ def pytest_collection_modifyitems(config, items):
         left_out = set(left_out)
         items[:] = [item for item in items if item not in left_out]
     return (yield)
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """A process that starts programs as forks of itself."""
+    programs = Programs()
+    yield programs
+    programs.close()
 
 
 @contextlib.contextmanager

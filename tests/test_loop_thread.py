@@ -70,13 +70,16 @@ def loop_threads():
 
 
 class Script:
-    """A program on the interpreter that runs the tests, with a client for the emulator at hand."""
+    """A program, in asyncio's debug mode, with a client for the emulator at hand."""
 
     PREAMBLE = """
         import logging, os, signal, sys, threading, warnings
         from chatkit_async import ChatKit
 
-        # Development mode logs each step that took 0.1 s, which on a busy machine any may.
+        warnings.simplefilter("default")
+        os.environ["PYTHONASYNCIODEBUG"] = "1"
+
+        # The debug mode logs each step that took 0.1 s, which on a busy machine any may.
         slow = lambda record: record.msg.startswith("Executing")
         logging.getLogger("asyncio").addFilter(lambda record: not slow(record))
 
@@ -90,10 +93,10 @@ class Script:
             print(word, flush=True)
     """
 
-    def __init__(self, path, body, base_url):
+    def __init__(self, programs, path, body, base_url):
         path.write_text(textwrap.dedent(self.PREAMBLE) + textwrap.dedent(body))
-        self._process = subprocess.Popen(
-            [sys.executable, "-X", "dev", str(path), base_url],
+        self._process = programs.start(
+            [path, base_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -125,13 +128,13 @@ class Script:
 
 
 @pytest.fixture
-def script(tmp_path, emulator):
+def script(programs, tmp_path, emulator):
     """Starts programs that use the emulator."""
     started = []
 
     def script(body, *, host="127.0.0.1"):
         base_url = emulator.base_url.replace("127.0.0.1", host)
-        started.append(Script(tmp_path / f"script{len(started)}.py", body, base_url))
+        started.append(Script(programs, tmp_path / f"script{len(started)}.py", body, base_url))
         return started[-1]
 
     yield script

@@ -982,6 +982,19 @@ def test_cached_secret_is_found_without_the_loop(blocking_api):
     assert endpoint.handle(user="bob").status == 503
 
 
+def test_secret_that_another_thread_got_meanwhile_is_found(blocking_api, monkeypatch):
+    endpoint, found = make(blocking_api), []
+
+    def run_after_another(*args):
+        monkeypatch.undo()
+        found.append(endpoint.handle(user="ada"))
+        return endpoint._loop_thread.run(*args)
+
+    monkeypatch.setattr(endpoint._loop_thread, "run", run_after_another)
+    found.append(endpoint.handle(user="ada"))
+    assert found[0] is found[1]
+
+
 # Permanent failures -------------------------------------------------------------------------------
 
 

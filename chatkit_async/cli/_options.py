@@ -1,6 +1,5 @@
 """Options that several commands have."""
 
-import json
 import logging
 import shlex
 from collections.abc import Callable, Collection, Sequence
@@ -9,6 +8,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from chatkit_async.cli._output import note, without_secrets
+from chatkit_async.cli._rows import number_or_bool
 from chatkit_async.models import StateVariable
 from chatkit_async.options import TIMEOUT
 
@@ -101,18 +101,11 @@ def _state_variables(
             raise click.BadParameter(f"{text!r} should be NAME=TEXT, or NAME:=NUMBER.")
         if name in variables:
             raise click.BadParameter(f"{name!r} is given twice.")
-        variables[name] = _from_json(text, value) if is_json else value
+        try:
+            variables[name] = number_or_bool(value) if is_json else value
+        except ValueError as error:
+            raise click.BadParameter(f"the value of {name!r} {error}.") from None
     return variables or None
-
-
-def _from_json(text: str, value: str) -> StateVariable:
-    try:
-        decoded: object = json.loads(value)
-    except (ValueError, RecursionError):
-        decoded = None
-    if not isinstance(decoded, bool | int | float):
-        raise click.BadParameter(f"{text!r}: after := there should be a number, true or false.")
-    return decoded
 
 
 def state_variable_option(command: F) -> F:

@@ -24,6 +24,7 @@ from chatkit_async._exit_codes import USAGE
 from chatkit_async._protocol import cancel_session
 from chatkit_async.cli._output import counted, without_secrets
 from chatkit_async.errors import ParameterError, Problem
+from chatkit_async.models import StateVariable
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -40,7 +41,6 @@ LONGEST_ROW = 64 * 1024 * 1024
 SAVE_AS = "save the file as CSV UTF-8 in the spreadsheet, and use that"
 
 _BOM = b"\xef\xbb\xbf"  # what Excel writes first
-_BOM_LENGTH = 4
 _SHOWN = 80  # characters of a value, in a problem
 _NOT_UTF_8 = f"is not UTF-8: {SAVE_AS}"
 _MAX_LISTED = 20  # columns, in an error
@@ -61,21 +61,23 @@ class InputError(click.ClickException):
         self.remedy = remedy
 
 
-@attrs.frozen
-class Decoded(Generic[V_co]):
-    """A row without its place among the rows.
+@attrs.define
+class Row(Generic[V_co]):
+    """A row of the input.
 
     Attributes:
         line: The line of the input that it begins on, from 1.
         value: The arguments of a call, as far as they could be read.
         problems: The reasons why the row cannot be sent.
         raw: The text of a row that could not be read.
+        index: Its position among the rows, from 0.
     """
 
     line: int
     value: V_co
     problems: tuple[Problem, ...] = ()
     raw: str | None = None
+    index: int = 0
 
     @cached_property
     def fingerprint(self) -> int:
@@ -86,22 +88,11 @@ class Decoded(Generic[V_co]):
 class Decoder(Protocol[V_co]):
     """Makes values of lines."""
 
-    def take(self, line: bytes, number: int) -> Decoded[V_co] | None:
+    def take(self, line: bytes, number: int) -> Row[V_co] | None:
         """Take the next line; returns what ends with it."""
 
     def end(self) -> None:
         """Raise InputError if the input cannot end here."""
-
-
-@attrs.frozen
-class Row(Decoded[V_co]):
-    """A row of the input.
-
-    Attributes:
-        index: Its position among the rows, from 0.
-    """
-
-    index: int = attrs.field(kw_only=True)
 
 
 class Rows(Generic[V]):
@@ -119,8 +110,8 @@ class Rows(Generic[V]):
         self.index = 0
         self._fed = 0
         self._decoder = decoder
-        self._first = b""
-        self._decode: Callable[[bytes, bool], bytes] | None = None
+        self._first: bytes | None = b""  # until they tell the encoding
+        self._utf_16: codecs.IncrementalDecoder | None = None
         self._after_return = False
         self._pieces: list[bytes] = []  # of a line: joined once, or a long one takes for ever
         self._size = 0
@@ -161,16 +152,20 @@ class Rows(Generic[V]):
 
     def _decoded(self, data: bytes, *, final: bool = False) -> bytes:
         """Return the next bytes in UTF-8, with a line feed at the end of each line."""
-        if self._decode is None:
-            self._first = data = self._first + data
-            if len(data) < _BOM_LENGTH and not final:
+        if self._first is not None:
+            data = self._first + data
+            if len(data) < len(codecs.BOM_UTF16) and not final:
+                self._first = data
                 return b""
-            self._decode = _decoding(data)
-        try:
-            data = self._decode(data, final)
-        except UnicodeDecodeError:
-            said = "the input is not the UTF-16 that its first bytes announce"
-            raise InputError(f"{said}: {SAVE_AS}") from None
+            self._first = None
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                self._utf_16 = codecs.getincrementaldecoder("utf-16")()
+        if self._utf_16 is not None:
+            try:
+                data = self._utf_16.decode(data, final).encode()
+            except UnicodeDecodeError:
+                said = "the input is not the UTF-16 that its first bytes announce"
+                raise InputError(f"{said}: {SAVE_AS}") from None
         if data:
             begins = 1 if self._after_return and data.startswith(b"\n") else 0
             self._after_return = data.endswith(b"\r")
@@ -181,20 +176,12 @@ class Rows(Generic[V]):
         self._line += 1
         if self._line == 1:
             line = line.removeprefix(_BOM)
-        one = self._decoder.take(line, self._line)
-        if one is not None:
-            index, self.index = self.index, self.index + 1
-            yield Row(one.line, one.value, one.problems, one.raw, index=index)
-
-
-def _decoding(first: bytes) -> Callable[[bytes, bool], bytes]:
-    """Return what turns the bytes of an input that begins so into UTF-8."""
-    if first.startswith(_WORKBOOKS):
-        raise InputError(f"the input is a workbook: {SAVE_AS}")
-    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        decode = codecs.getincrementaldecoder("utf-16")().decode
-        return lambda data, final: decode(data, final).encode()
-    return lambda data, _final: data
+            if line.startswith(_WORKBOOKS):
+                raise InputError(f"the input is a workbook: {SAVE_AS}")
+        row = self._decoder.take(line, self._line)
+        if row is not None:
+            row.index, self.index = self.index, self.index + 1
+            yield row
 
 
 def fingerprint_of(value: object) -> int:
@@ -245,16 +232,15 @@ def _int(text: str) -> int:
     return int(digits)
 
 
-def _json(text: str) -> object:
+def number_or_bool(text: str) -> StateVariable:
+    """Read a state variable that is not text from JSON."""
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    match value:
-        case bool() | int() | float():
-            return value
-        case _:
-            raise ValueError(f"must be a number, true or false, got {_shown(text)}")
+    if isinstance(value, bool | int | float):
+        return value
+    raise ValueError(f"must be a number, true or false, got {_shown(text)}")
 
 
 def _shown(text: str) -> str:
@@ -300,7 +286,7 @@ class JsonDecoder:
     def __init__(self, defaults: Values) -> None:
         self._defaults = defaults
 
-    def take(self, line: bytes, number: int) -> Decoded[Values] | None:
+    def take(self, line: bytes, number: int) -> Row[Values] | None:
         """Take the next line.
 
         Raises:
@@ -317,7 +303,7 @@ class JsonDecoder:
             if isinstance(value, str):
                 value = {"user": value}
             if isinstance(value, dict):
-                return Decoded(number, with_defaults(cast("Values", value), self._defaults))
+                return Row(number, with_defaults(cast("Values", value), self._defaults))
             said = f"must be an object, or a user's id as a string, got {described(value)}"
         except UnicodeDecodeError:
             said = _NOT_UTF_8
@@ -360,7 +346,7 @@ class CsvDecoder:
         self._begun = 0
         self._size = 0
 
-    def take(self, line: bytes, number: int) -> Decoded[Values] | None:
+    def take(self, line: bytes, number: int) -> Row[Values] | None:
         """Take the next line.
 
         Raises:
@@ -441,7 +427,7 @@ class CsvDecoder:
                 f"Columns found: {_listed([_cut(name) for name in names[: _MAX_LISTED + 1]])}\nValid columns: {', '.join(FIELDS)}\n"
                 'Rename a column with --map "COLUMN=FIELD". Leave one out with --ignore-column '
                 "COLUMN, or all unknown ones with --ignore-unknown-columns.",
-                *remedy,
+                *(remedy if columns or "--map" in remedy else ()),
             )
         self._width = len(names)
         return columns
@@ -464,7 +450,7 @@ class CsvDecoder:
 
     def _row(
         self, columns: Mapping[tuple[str, ...], tuple[int, Cell]], line: bytes
-    ) -> Decoded[Values] | None:
+    ) -> Row[Values] | None:
         try:
             cells = self._cells(line)
         except ValueError as error:
@@ -493,11 +479,11 @@ class CsvDecoder:
             part[path[-1]] = value
         if self._defaults:
             values = with_defaults(values, self._defaults)
-        return Decoded(self._begun, values, tuple(problems))
+        return Row(self._begun, values, tuple(problems))
 
 
-def _unreadable(line: int, content: bytes, said: str) -> Decoded[Values]:
-    return Decoded(line, {}, (("row", said),), content.decode("latin-1"))
+def _unreadable(line: int, content: bytes, said: str) -> Row[Values]:
+    return Row(line, {}, (("row", said),), content.decode("latin-1"))
 
 
 def _guessed(name: str, field: str, free: list[str]) -> tuple[str, ...]:
@@ -522,7 +508,7 @@ def _column(name: str) -> tuple[tuple[str, ...], Cell] | None:
     """The path of a column's field, and how its cells are read; None if there is no such field."""
     if variable := _VARIABLE.fullmatch(name.strip()):
         path = ("workflow", "state_variables", variable["name"])
-        return path, _json if variable["json"] else str
+        return path, number_or_bool if variable["json"] else str
     whole = _folded(name)
     whole = f"{whole}.{SHORT_FORMS[whole]}" if whole in SHORT_FORMS else whole
     return (tuple(whole.split(".")), COLUMNS[whole]) if whole in COLUMNS else None
@@ -594,7 +580,7 @@ _NOT_FOR_CANCEL = "is this the input of `bulk create`? Give the output file of t
 class IdDecoder:
     """Ids of sessions: bare or in JSON, one to a line, or the journal of a run that created them."""
 
-    def take(self, line: bytes, number: int) -> Decoded[str] | None:
+    def take(self, line: bytes, number: int) -> Row[str] | None:
         """Take the next line.
 
         Raises:
@@ -608,19 +594,19 @@ class IdDecoder:
         if text[0] not in '{"':
             wrong = _IN_NO_ID.search(text) is not None
             problems = (("id", f"is no session id: {_NOT_FOR_CANCEL}"),) if wrong else ()
-            return Decoded(number, text, problems)
+            return Row(number, text, problems)
         try:
             value: object = json.loads(text)
         except (ValueError, RecursionError):  # such as the torn end of a journal
-            return Decoded(number, "", (("row", "is neither JSON nor a session's id"),), text)
+            return Row(number, "", (("row", "is neither JSON nor a session's id"),), text)
         if isinstance(value, dict):
             return self._of_object(cast("Values", value), number)
-        return Decoded(number, cast("str", value))
+        return Row(number, cast("str", value))
 
     def end(self) -> None:
         """Any line can be the last."""
 
-    def _of_object(self, value: Values, number: int) -> Decoded[str] | None:
+    def _of_object(self, value: Values, number: int) -> Row[str] | None:
         holder = value
         if "record" in value:
             if value.get("kind") != "created":
@@ -629,8 +615,8 @@ class IdDecoder:
             holder = cast("Values", session) if isinstance(session, dict) else {}
         session_id = holder.get("id")
         if isinstance(session_id, str):
-            return Decoded(number, session_id)
-        return Decoded(number, "", (("id", "is missing: there is nothing to cancel by"),))
+            return Row(number, session_id)
+        return Row(number, "", (("id", "is missing: there is nothing to cancel by"),))
 
 
 def _names_columns(text: str) -> bool:

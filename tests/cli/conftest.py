@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from chatkit_async.cli import commands
 from chatkit_async.emulator import Emulator
 
-PROGRAM = [sys.executable, "-m", "chatkit_async"]
+PROGRAM = ["-m", "chatkit_async"]
 # The lowest click that is allowed mixes them unless it is told not to; later ones never do.
 APART = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 
@@ -53,7 +53,7 @@ def invoke():
 
 
 @pytest.fixture
-def start():
+def start(programs):
     """Start a command in a process of its own."""
     started = []
     # Ctrl-C reaches a child only if this process does not ignore it, as one in the background may.
@@ -61,7 +61,7 @@ def start():
 
     def start(*arguments, program=PROGRAM, **options):
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen([*program, *arguments], **{**streams, "text": True, **options})
+        process = programs.start([*program, *arguments], **{**streams, "text": True, **options})
         started.append(process)
         return process
 

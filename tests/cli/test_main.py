@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
+import runpy
 import signal
+import subprocess
 import sys
 from importlib.metadata import requires
 
@@ -32,19 +34,13 @@ def test_needed_packages_are_those_of_the_extra():
     assert sorted(re.match(r"\w+", each)[0] for each in extra) == sorted(__main__.NEEDED)
 
 
-def test_the_package_runs_as_a_module(start):
-    process = start("--version")
-    assert process.communicate(timeout=PATIENCE) == (f"chatkit-async, version {__version__}\n", "")
-    assert process.returncode == 0
-
-
 @pytest.mark.unmeasured
-def test_a_console_that_cannot_show_a_character_shows_its_code(start, emulator, environment):
+def test_a_console_that_cannot_show_a_character_shows_its_code(emulator, environment):
     environment.setenv("PYTHONIOENCODING", "latin-1")
-    process = start("create", "--user", "Łucja", "--workflow", "wf_1")
-    shown, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
-    assert "user           \\u0141ucja\n" in shown
+    command = [sys.executable, "-m", "chatkit_async", "create", "--user=Łucja", "--workflow=wf_1"]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert "user           \\u0141ucja\n" in done.stdout
 
 
 @pytest.fixture
@@ -52,6 +48,14 @@ def exits(monkeypatch):
     codes = []
     monkeypatch.setattr("os._exit", codes.append)
     return codes
+
+
+def test_package_runs_as_a_module(monkeypatch, capsys, exits, handlers):
+    monkeypatch.setattr(sys, "argv", ["chatkit-async", "--version"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(__main__.__file__, run_name="__main__")
+    assert exits == [0]
+    assert capsys.readouterr().out == f"chatkit-async, version {__version__}\n"
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ main()
 def start_without_names(start, environment):
     """Start a command on a machine where looking up a name takes for ever."""
     environment.setenv("OPENAI_API_KEY", "sk-123")
-    return functools.partial(start, program=[sys.executable, "-c", LOOKING_UP_FOREVER])
+    return functools.partial(start, program=["-c", LOOKING_UP_FOREVER])
 
 
 @pytest.mark.unmeasured

@@ -144,7 +144,7 @@ FOUND = "\nColumns found: {}\nValid columns: user, workflow, workflow.version, "
             "unknown column 'Usr', did you mean 'user'?; unknown column 'wrkflow', did you",
             None,
         ),
-        ("email", "unknown column 'email'", ["--ignore-column", "email"]),
+        ("email,name", "unknown column 'email'; unknown column 'name'", []),
         ("user, USER ", "columns 'user' and 'USER' are both user", []),
         ("workflow,workflow.id", "columns 'workflow' and 'workflow.id' are both workflow.id", []),
         ("state_variables.", "unknown column 'state_variables.'", None),

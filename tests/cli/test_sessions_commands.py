@@ -131,10 +131,10 @@ def test_one_part_of_the_configuration_is_sent_alone(invoke, sent, option, secti
         ("plan", "'plan' should be NAME=TEXT, or NAME:=NUMBER."),
         ("=pro", "'=pro' should be NAME=TEXT, or NAME:=NUMBER."),
         (":=1", "':=1' should be NAME=TEXT, or NAME:=NUMBER."),
-        ("n:=pro", "'n:=pro': after := there should be a number, true or false."),
-        ('n:="3"', "after := there should be a number, true or false."),
-        ("n:=null", "'n:=null': after := there should be a number, true or false."),
-        ("n:=" + "[" * 100_000, "after := there should be a number, true or false."),
+        ("n:=pro", "the value of 'n' must be a number, true or false, got 'pro'."),
+        ('n:="3"', "must be a number, true or false, got "),
+        ("n:=null", "the value of 'n' must be a number, true or false, got 'null'."),
+        ("n:=" + "[" * 100_000, "must be a number, true or false, got "),
     ],
 )
 def test_a_state_variable_that_cannot_be_read_is_wrong_usage(invoke, emulator, given, said):
