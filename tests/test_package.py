@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import re
 import subprocess
@@ -106,6 +107,19 @@ def test_imports_run_downward_only():
     assert {
         (module, other) for module, other in ours if layer(module) >= layer(other)
     } <= WITHIN_A_LAYER | UPWARD
+
+
+def test_emulator_has_no_import_cycle():
+    folder = ROOT / "emulator"
+    below = {path.stem: set() for path in folder.glob("*.py")}
+    for module, others in below.items():
+        for node in ast.walk(ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith(
+                "chatkit_async.emulator."
+            ):
+                others.add(node.module.rpartition(".")[2])
+
+    assert list(graphlib.TopologicalSorter(below).static_order())[-1] == "__init__"  # or CycleError
 
 
 def test_libraries_are_imported_where_they_belong_only():

@@ -259,7 +259,10 @@ class TestTheirs(unittest.TestCase):
     ("given", "said"),
     [
         ("status=999", "chatkit_fault(status=999): "),
-        ("drop='slowly'", "chatkit_fault(drop='slowly'): 'drop' must be in "),
+        (
+            "drop='slowly'",
+            "chatkit_fault(drop='slowly'): drop must be 'close' or 'reset', got 'slowly'",
+        ),
         ("503", "chatkit_fault(503): *positional argument*"),
         ("colour='red'", "chatkit_fault(colour='red'): *'colour'*"),
         ("", "chatkit_fault(): a fault must do something*"),

@@ -56,13 +56,13 @@ def _latency(
 def _faults(
     _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
 ) -> "list[Fault]":
-    from chatkit_async.emulator._faults import parse_fault  # noqa: PLC0415 - see above
+    from chatkit_async.emulator._errors import ApiError  # noqa: PLC0415 - see above
+    from chatkit_async.emulator._readers import parse_fault  # noqa: PLC0415 - see above
 
     try:
         return [parse_fault(text) for text in given]
-    except ValueError as error:
-        # Behind its sentence, attrs adds what it checked.
-        raise click.BadParameter(f"{error.args[0]}.") from None
+    except ApiError as error:
+        raise click.BadParameter(error.message) from None
 
 
 def _time(_context: click.Context, _parameter: click.Parameter, given: str | None) -> float | None:

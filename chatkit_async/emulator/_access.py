@@ -1,17 +1,16 @@
-"""Who may use the emulator: programs on this machine, and no page that a browser shows.
+"""Access to the emulator: for programs on this machine, not for pages in a browser.
 
 The socket is on loopback, which keeps other machines out, but not the browser on this one: any
-page it shows can send requests to any port of the machine.
+page in it can send requests to any port of the machine.
 
-- A page of a host name that was made to mean 127.0.0.1 (DNS rebinding) sends its own name as
-  `Host`. So `Host` must name the loopback.
-- The browser tells where a request comes from, in `Sec-Fetch-Site` and `Origin`. So every request
-  must come from nowhere, as from a program or the address bar, or from the emulator's own origin.
-  A page of this machine is refused too: another port is another origin, and an API key is for a
-  backend.
-- What a page may send without being asked, an old browser's form included, has one of three
-  content types. So a control that changes something must have another, `application/json`;
-  for that, and for `PATCH` and `DELETE`, a browser asks with `OPTIONS`, which is refused.
+- A page whose host name resolves to 127.0.0.1 (DNS rebinding) sends its own name as `Host`. So
+  `Host` must be loopback.
+- The browser sends the origin of a request in `Sec-Fetch-Site` and `Origin`. So a request must
+  have none, as from a program or the address bar, or the emulator's own. A page of this machine is
+  refused too: another port is another origin, and an API key belongs in a backend.
+- A page, or a form in an old browser, may send one of three content types without a preflight
+  request. So the body of a control must have another, `application/json`. For that, and for
+  `PATCH` and `DELETE`, a browser first sends `OPTIONS`, which is refused.
 
 A request that is refused here is not read further, is in no ledger and meets no fault.
 """
@@ -32,11 +31,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d*)?", re.ASCII | re.IGNORE
 
 
 def check_host(headers: CIMultiDictProxy[str]) -> None:
-    """Refuse a request whose `Host` is not this machine's loopback.
-
-    Raises:
-        ApiError: 421, Misdirected Request.
-    """
+    """Check that `Host` is this machine's loopback."""
     if not _is_loopback(headers.get("Host", "")):
         message = "The emulator answers to 127.0.0.1, [::1] and localhost only: see 'Host'."
         raise ApiError(421, message, code="host_not_allowed")
@@ -57,11 +52,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_not_from_a_page(headers: CIMultiDictProxy[str]) -> None:
-    """Refuse a request that a browser sends for a page of another origin.
-
-    Raises:
-        ApiError: 403.
-    """
+    """Check that the request is not from a page of another origin."""
     site = headers.get("Sec-Fetch-Site", "none")
     origin = headers.get("Origin")
     own_origin = f"http://{headers.get('Host', '')}"
@@ -74,11 +65,7 @@ def check_not_from_a_page(headers: CIMultiDictProxy[str]) -> None:
 
 
 def check_content_type(headers: CIMultiDictProxy[str]) -> None:
-    """Refuse a body that does not call itself JSON.
-
-    Raises:
-        ApiError: 400.
-    """
+    """Check that `Content-Type` is JSON."""
     media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         message = f"Unsupported content type '{media_type}': expected 'application/json'."

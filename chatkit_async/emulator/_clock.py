@@ -1,4 +1,4 @@
-"""The emulator's clock: it tells the time, and a test can move it."""
+"""The emulator's clock, which a test can move."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["Clock"]
 
 
 def _real_time() -> float:
-    """Return the time, also where a tool such as freezegun has replaced `time.time` since."""
+    """Return the time, also if a tool such as freezegun has replaced `time.time` since."""
     return time.time()
 
 
 class Clock:
-    """What the emulator takes for the time: real time plus an offset, until it is frozen.
+    """The emulator's time: real time plus an offset, unless it is frozen.
 
     Every time is in Unix seconds. All methods can be called from any thread.
 
     Args:
-        source: Where unmoved time comes from. The default is `time.time`, looked up
-            at each call, so that freezegun and its like are followed; on virtual time give it
-            the loop's own (`loop.time`), so that sessions expire as the loop's timers do.
+        source: The function that returns the unmoved time. The default is `time.time`, looked up
+            at each call, so that freezegun and similar tools work. For virtual time use
+            `loop.time`, so that sessions expire with the loop's timers.
     """
 
     def __init__(self, source: Callable[[], float] = _real_time) -> None:
@@ -37,12 +37,12 @@ class Clock:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """Show the time, and whether it stands still."""
+        """Show the time."""
         return f"<Clock {self.now():.3f}{' frozen' if self.frozen else ''}>"
 
     @property
     def frozen(self) -> bool:
-        """Whether time stands still."""
+        """True if the clock stands still."""
         return self._frozen_at is not None
 
     def now(self) -> float:
@@ -51,7 +51,7 @@ class Clock:
             return self._now()
 
     def set(self, to: float) -> None:
-        """Move to a time, forwards or backwards; a frozen clock stays frozen there.
+        """Set the time, forwards or backwards; a frozen clock stays frozen.
 
         Args:
             to: Unix seconds.
@@ -60,47 +60,47 @@ class Clock:
             ValueError: It is not a finite number.
         """
         if not math.isfinite(to):
-            message = f"the clock cannot be set to {to!r}: expected Unix seconds"
+            message = f"the clock must be set to finite Unix seconds, got {to!r}"
             raise ValueError(message)
         with self._lock:
             self._move_to(to)
 
     def advance(self, by: float | timedelta) -> None:
-        """Move forwards; a frozen clock stays frozen at the new time.
+        """Move the time forwards; a frozen clock stays frozen.
 
         Args:
             by: Seconds, or a timedelta; zero or more.
 
         Raises:
-            ValueError: It is negative or not finite, or ends beyond all numbers. `set` goes
+            ValueError: It is negative or not finite, or the new time would be. `set` goes
                 backwards.
         """
         seconds = by.total_seconds() if isinstance(by, timedelta) else by
         with self._lock:
             to = self._now() + seconds
             if not (math.isfinite(to) and seconds >= 0):
-                message = f"the clock cannot advance by {seconds!r} seconds; set() goes backwards"
+                message = f"the clock must advance by 0 seconds or more, got {seconds!r}; set() goes backwards"
                 raise ValueError(message)
             self._move_to(to)
 
     def freeze(self) -> None:
-        """Stand still at the present time, until `resume`."""
+        """Stop the clock until `resume`."""
         with self._lock:
             self._frozen_at = self._now()
 
     def resume(self) -> None:
-        """Run on from the present time; a clock that runs is left as it is."""
+        """Let the clock run on from the time it shows."""
         with self._lock:
             now, self._frozen_at = self._now(), None
             self._offset = now - self._source()
 
     def snapshot(self) -> tuple[float, float | None]:
-        """Return what `restore` takes to be as now: how far it was moved, and where it stands."""
+        """Return the offset and the frozen time, for `restore`."""
         with self._lock:
             return self._offset, self._frozen_at
 
     def restore(self, snapshot: tuple[float, float | None]) -> None:
-        """Be as at a snapshot: stand still where it stood, or run as if never moved since."""
+        """Restore a snapshot: stand still where it stood, or run with its offset."""
         with self._lock:
             self._offset, self._frozen_at = snapshot
 

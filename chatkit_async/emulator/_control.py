@@ -1,7 +1,7 @@
 """The control interface: the emulator's state, read and set in JSON under `/_emulator/`.
 
-It has nothing that the `Emulator` has not, and says it with the same words. What is asked here is
-in no ledger, meets no fault and no limit, and draws nothing from the seed.
+It can do what the `Emulator` can do, with the same names. Its requests are in no ledger, meet no
+fault and no limit, and draw nothing from the seed.
 """
 
 from __future__ import annotations
@@ -15,57 +15,58 @@ from aiohttp import web
 from attrs import frozen
 
 from chatkit_async.emulator._access import check_content_type
-from chatkit_async.emulator._arrival import read_body
-from chatkit_async.emulator._credentials import without_secret
+from chatkit_async.emulator._credentials import masked_text
 from chatkit_async.emulator._errors import ApiError
-from chatkit_async.emulator._fields import JSON, Fields, parse_json, to_json
+from chatkit_async.emulator._fields import Fields
 from chatkit_async.emulator._forms import (
     clock_form,
     latency_form,
-    move_clock,
     rate_limit_form,
-    read_deleted_cursor,
-    read_fault,
-    read_latency,
-    read_rate_limit,
     record_form,
     scripted_fault_form,
     session_form,
     thread_form,
 )
+from chatkit_async.emulator._json import JSON, parse_json, to_json
+from chatkit_async.emulator._readers import (
+    move_clock,
+    read_deleted_cursor,
+    read_fault,
+    read_latency,
+    read_rate_limit,
+)
 from chatkit_async.emulator._replies import error_body
+from chatkit_async.emulator._request import read_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
-    from chatkit_async.emulator._emulator import Emulator
-    from chatkit_async.emulator._faults import FaultScript
-    from chatkit_async.emulator._threads import ThreadStore
+    from chatkit_async.emulator._state import State
 
 _Item = TypeVar("_Item")
 
 PREFIX: Final = "/_emulator"
 
-_SHOWN_AT_ONCE = 100
-_DIGITS = 18  # of a number in a query: more than there are of anything
+_DEFAULT_LIMIT = 100  # sessions, threads or requests in a reply
+_MAX_DIGITS = 18  # of a number in a query
 _HEADERS = {
     "Content-Type": "application/json",
     "Cache-Control": "no-store",
-    # No page gets it, by whatever element: see _access.
+    # No page gets it, with any element: see _access.
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 
 
 def refusal(error: ApiError) -> web.Response:
-    """Return the reply that says no."""
+    """Return the reply for an error."""
     body = error_body(error.status, error.message, param=error.param, code=error.code)
     return web.Response(status=error.status, body=body, headers={**_HEADERS, **error.headers})
 
 
 @frozen(kw_only=True)
 class _Asked:
-    """What a request to a resource says: the last part of its path, its query, its body."""
+    """A request to a resource: the last part of its path, its query, its body."""
 
     name: str
     query: Mapping[str, str]
@@ -77,17 +78,16 @@ if TYPE_CHECKING:
 
 
 class Control:
-    """Answers what is asked under `/_emulator/`, by way of the emulator's Python interface."""
+    """The answers to requests under `/_emulator/`."""
 
     def __init__(
-        self, emulator: Emulator, faults: FaultScript, threads: ThreadStore, max_body: int
+        self, state: State, serving: Callable[[], Mapping[str, JSON]], *, max_body: int
     ) -> None:
-        self._emulator = emulator
+        self._state = state
+        self._serving = serving
         self._max_body = max_body
-        self._script = faults
-        self._store = threads
         self._resources: Mapping[str, Mapping[str, _Handler]] = {
-            "state": {"GET": self._state},
+            "state": {"GET": self._overview},
             "sessions": {"GET": self._sessions},
             "sessions/*": {"GET": self._session},
             "threads": {"GET": self._threads, "POST": self._add_thread},
@@ -106,7 +106,7 @@ class Control:
         }
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Do what is asked, in the loop that serves: between two requests to the API."""
+        """Answer a request in the serving loop, between two requests to the API."""
         try:
             handler, name, known = self._find(request)
             query = dict(request.query)
@@ -122,152 +122,115 @@ class Control:
         resource, _, name = path.removeprefix(PREFIX).strip("/").partition("/")
         methods = self._resources.get(f"{resource}/*" if name else resource)
         if methods is None:
-            there_are = ", ".join(f"{PREFIX}/{each}" for each in self._resources)
-            raise ApiError(404, f"There is no {path}. There are: {there_are}.")
+            resources = ", ".join(f"{PREFIX}/{each}" for each in self._resources)
+            raise ApiError(404, f"{masked_text(path)} not found. Resources: {resources}.")
         if request.method not in methods:
             allowed = ", ".join(methods)
-            message = f"Not allowed to {request.method} {path} (use {allowed})"
+            message = f"{request.method} is not allowed for {masked_text(path)}. Use {allowed}."
             raise ApiError(405, message, code="method_not_supported", headers={"Allow": allowed})
         known = _QUERIES.get(f"{request.method} {resource}", ()) if not name else ()
         return methods[request.method], unquote(name), known
 
-    def _state(self, asked: _Asked) -> Mapping[str, JSON]:
-        emulator = self._emulator
+    def _overview(self, asked: _Asked) -> Mapping[str, JSON]:
+        state = self._state
         return {
-            "base_url": emulator.base_url,
-            "clock": clock_form(emulator.clock),
+            **self._serving(),
+            "clock": clock_form(state.clock),
             "sessions": {
-                "total": len(emulator.sessions),
-                **Counter(session.status for session in emulator.sessions.values()),
+                "total": len(state.sessions),
+                **Counter(session.status for session in state.sessions.values()),
             },
-            "threads": {"total": len(emulator.threads)},
-            "requests": {"total": emulator.requests.total, "kept": len(emulator.requests)},
-            "connections": emulator.connections,
+            "threads": {"total": len(state.threads)},
+            "requests": {"total": state.requests.total, "kept": len(state.requests)},
             **self._settings(asked),
             **self._faults(asked),
         }
 
     def _sessions(self, asked: _Asked) -> Mapping[str, JSON]:
-        query = asked.query
-        fitting = [
-            session
-            for session in self._emulator.sessions.values()
-            if query.get("user") in (None, session.user)
-            and query.get("status") in (None, session.status)
-        ]
-        return {
-            "total": len(fitting),
-            "sessions": [session_form(session) for session in _latest(fitting, query)],
-        }
+        return _listed("sessions", session_form, self._state.sessions.values(), asked.query)
 
     def _session(self, asked: _Asked) -> Mapping[str, JSON]:
-        session = self._emulator.sessions.get(asked.name)
-        if session is None:
-            raise ApiError(404, f"There is no session '{without_secret(asked.name)}'.")
-        return session_form(session)
+        return session_form(_found("Session", asked.name, self._state.sessions.get(asked.name)))
 
     def _threads(self, asked: _Asked) -> Mapping[str, JSON]:
-        query = asked.query
-        fitting = [
-            thread for thread in self._store.all() if query.get("user") in (None, thread.user)
-        ]
-        return {
-            "total": len(fitting),
-            "threads": [thread_form(thread) for thread in _latest(fitting, query)],
-        }
+        return _listed("threads", thread_form, self._state.threads.all(), asked.query)
 
     def _add_thread(self, asked: _Asked) -> Mapping[str, JSON]:
-        return thread_form(self._store.create(asked.fields))
+        return thread_form(self._state.threads.create(asked.fields))
 
     def _thread(self, asked: _Asked) -> Mapping[str, JSON]:
-        thread = self._store.get(asked.name)
-        if thread is None:
-            raise ApiError(404, f"There is no thread '{without_secret(asked.name)}'.")
-        return thread_form(thread)
+        return thread_form(_found("Thread", asked.name, self._state.threads.get(asked.name)))
 
     def _delete_thread(self, asked: _Asked) -> Mapping[str, JSON]:
         thread = self._thread(asked)
-        self._store.delete(asked.name)
+        self._state.threads.delete(asked.name)
         return thread
 
     def _requests(self, asked: _Asked) -> Mapping[str, JSON]:
-        query = asked.query
-        after = _whole(query, "after", 0)
-        fitting = [
-            record
-            for record in self._emulator.requests
-            if record.number > after
-            and query.get("operation") in (None, record.operation)
-            and query.get("user") in (None, record.user)
-        ]
-        return {
-            "total": self._emulator.requests.total,
-            "requests": [record_form(record) for record in _latest(fitting, query)],
-        }
+        after = _whole(asked.query, "after", 0)
+        later = [record for record in self._state.requests if record.number > after]
+        listed = _listed("requests", record_form, later, asked.query)
+        return {**listed, "total": self._state.requests.total}
 
     def _clear_requests(self, asked: _Asked) -> Mapping[str, JSON]:
-        self._emulator.requests.clear()
+        self._state.requests.clear()
         return self._requests(asked)
 
     def _request(self, asked: _Asked) -> Mapping[str, JSON]:
-        for record in self._emulator.requests:
-            if str(record.number) == asked.name:
-                return record_form(record)
-        raise ApiError(404, f"There is no request '{asked.name}', or not any more.")
+        numbered = {str(record.number): record for record in self._state.requests}
+        return record_form(_found("Request", asked.name, numbered.get(asked.name)))
 
     def _clock(self, _asked: _Asked) -> Mapping[str, JSON]:
-        return clock_form(self._emulator.clock)
+        return clock_form(self._state.clock)
 
     def _move_clock(self, asked: _Asked) -> Mapping[str, JSON]:
-        move_clock(asked.fields, self._emulator.clock)
+        move_clock(asked.fields, self._state.clock)
         return self._clock(asked)
 
     def _faults(self, _asked: _Asked) -> Mapping[str, JSON]:
-        return {"faults": [scripted_fault_form(line) for line in self._script.lines()]}
+        return {"faults": [scripted_fault_form(line) for line in self._state.faults.lines()]}
 
     def _add_fault(self, asked: _Asked) -> Mapping[str, JSON]:
-        return scripted_fault_form(self._script.add(read_fault(asked.fields)))
+        return scripted_fault_form(self._state.faults.add(read_fault(asked.fields)))
 
     def _clear_faults(self, asked: _Asked) -> Mapping[str, JSON]:
-        self._emulator.clear_faults()
+        self._state.faults.clear()
         return self._faults(asked)
 
     def _fault(self, asked: _Asked) -> Mapping[str, JSON]:
-        for line in self._script.lines():
-            if str(line.number) == asked.name:
-                return scripted_fault_form(line)
-        raise ApiError(404, f"There is no fault '{asked.name}', or not any more.")
+        numbered = {str(line.number): line for line in self._state.faults.lines()}
+        return scripted_fault_form(_found("Fault", asked.name, numbered.get(asked.name)))
 
     def _clear_fault(self, asked: _Asked) -> Mapping[str, JSON]:
         fault = self._fault(asked)
-        self._script.clear(int(asked.name))
+        self._state.faults.clear(int(asked.name))
         return fault
 
     def _settings(self, _asked: _Asked) -> Mapping[str, JSON]:
-        emulator = self._emulator
+        settings = self._state.settings
         return {
-            "rate_limit": rate_limit_form(emulator.rate_limit),
-            "latency": latency_form(emulator.latency),
-            "off_schema": emulator.off_schema,
-            "retired": emulator.retired,
-            "deleted_cursor": emulator.deleted_cursor,
+            "rate_limit": rate_limit_form(settings.rate_limit),
+            "latency": latency_form(settings.latency),
+            "off_schema": settings.off_schema,
+            "retired": settings.retired,
+            "deleted_cursor": settings.deleted_cursor,
         }
 
     def _set(self, asked: _Asked) -> Mapping[str, JSON]:
-        fields, emulator = asked.fields, self._emulator
+        fields = asked.fields
         wanted: dict[str, object] = {
             name: read(fields, name) for name, read in _SETTINGS.items() if name in fields
         }
         fields.refuse_unread()
         for name, value in wanted.items():  # all of them, or none
-            setattr(emulator, name, value)
+            setattr(self._state.settings, name, value)
         return self._settings(asked)
 
     def _reset(self, asked: _Asked) -> Mapping[str, JSON]:
         seed = asked.fields.whole("seed") if "seed" in asked.fields else None
         asked.fields.refuse_unread()
-        self._emulator.reset(seed=seed)
-        return self._state(asked)
+        self._state.reset(seed)
+        return self._overview(asked)
 
 
 _SETTINGS: Mapping[str, Callable[[Fields, str], object]] = {
@@ -286,6 +249,9 @@ _QUERIES: Mapping[str, Collection[str]] = {
 }
 
 
+_NOT_ATTRIBUTES = ("after", "limit")
+
+
 async def _fields(request: web.BaseRequest, max_body: int) -> Fields:
     if request.method not in ("POST", "PATCH"):
         return Fields({})
@@ -296,17 +262,33 @@ async def _fields(request: web.BaseRequest, max_body: int) -> Fields:
 def _refuse_unknown_query(query: Mapping[str, str], known: Collection[str]) -> None:
     unknown = [name for name in query if name not in known]
     if unknown:
-        message = f"Unknown in the query: {', '.join(map(repr, unknown))}."
+        message = f"Unknown query parameter: {', '.join(map(repr, unknown))}."
         raise ApiError(400, message, param=unknown[0], code="unknown_parameter")
 
 
-def _latest(fitting: list[_Item], query: Mapping[str, str]) -> list[_Item]:
-    return fitting[max(0, len(fitting) - _whole(query, "limit", _SHOWN_AT_ONCE)) :]
+def _listed(
+    name: str, form: Callable[[_Item], JSON], items: Iterable[_Item], query: Mapping[str, str]
+) -> Mapping[str, JSON]:
+    """Return the latest items whose attributes are as in the query."""
+    wanted = {each: value for each, value in query.items() if each not in _NOT_ATTRIBUTES}
+    fitting = [
+        item
+        for item in items
+        if all(getattr(item, each) == value for each, value in wanted.items())
+    ]
+    first = max(0, len(fitting) - _whole(query, "limit", _DEFAULT_LIMIT))
+    return {"total": len(fitting), name: [form(item) for item in fitting[first:]]}
+
+
+def _found(kind: str, name: str, item: _Item | None) -> _Item:
+    if item is None:
+        raise ApiError(404, f"{kind} '{masked_text(name)}' not found.")
+    return item
 
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         message = f"Invalid '{name}': expected a whole number, 0 or more."
         raise ApiError(400, message, param=name, code="invalid_value")
     return int(text)

@@ -1,4 +1,4 @@
-"""How the service says no."""
+"""The error that becomes an error reply."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class ApiError(Exception):
-    """The request is refused: becomes an error reply."""
+    """A request is refused, with a reply in the API's error format."""
 
     def __init__(
         self,

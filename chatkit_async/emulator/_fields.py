@@ -1,19 +1,19 @@
-"""A JSON object, read field by field: what is missing, of another type, or left over."""
+"""A JSON object, read field by field: what is missing, has another type, or is left over."""
 
 from __future__ import annotations
 
-import json
 from sys import float_info
-from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from chatkit_async.emulator._errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+    from chatkit_async.emulator._json import JSON
 
-_Default = TypeVar("_Default", int, None)
+_Value = TypeVar("_Value")
+_Default = TypeVar("_Default")
 
 _KINDS: Mapping[type, str] = {
     type(None): "null",
@@ -26,34 +26,10 @@ _KINDS: Mapping[type, str] = {
 }
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
-
-
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
-
-def to_json(content: object) -> bytes:
-    """Encode as the API does: compact, ASCII, no NaN."""
-    return _encode(content).encode()
-
-
-def parse_json(body: bytes) -> JSON | bytes:
-    """Return the JSON value in a body, or the body as it is when it is none."""
-    try:
-        # Decoded here, because json.loads() would guess at UTF-16 and UTF-32 as well.
-        value: JSON = _decode(body.decode())
-    except (ValueError, RecursionError):
-        return body
-    return value
-
-
 class Fields:
-    """One object of a request: read field by field, so that what is left is unknown.
+    """An object whose fields are read one by one; those that are left over are unknown.
 
-    Every method that reads a field raises ApiError, 400, for what is not as it asks.
+    Every method that reads a field raises ApiError, 400, if the value does not fit.
     """
 
     def __init__(self, fields: dict[str, JSON], path: str = "") -> None:
@@ -63,7 +39,11 @@ class Fields:
 
     @classmethod
     def of_body(cls, body: JSON | bytes) -> Fields:
-        """Return the object that a request's body is."""
+        """Return the fields of a request's body.
+
+        Raises:
+            ApiError: 400, if the body is not a JSON object.
+        """
         if isinstance(body, bytes):
             raise ApiError(400, "The request's body is not valid JSON.")
         if not isinstance(body, dict):
@@ -78,29 +58,29 @@ class Fields:
         return iter(self._fields)
 
     def unread(self) -> list[str]:
-        """Return the paths of the fields that nobody asked for."""
+        """Return the paths of the fields that were not read."""
         return [self._path_of(name) for name in self._unread]
 
     def refuse_unread(self) -> None:
-        """Refuse the fields that nobody asked for, because a misspelt one would have no effect."""
+        """Refuse fields that were not read, because a misspelt one would have no effect."""
         unknown = self.unread()
         if unknown:
             message = f"Unknown: {', '.join(map(repr, unknown))}."
             raise ApiError(400, message, param=unknown[0], code="unknown_parameter")
 
     def refuse(self, name: str, reason: str, code: str) -> NoReturn:
-        """Say what is wrong with a field's value."""
+        """Refuse the value of a field."""
         path = self._path_of(name)
         raise ApiError(400, f"Invalid '{path}': {reason}.", param=path, code=code)
 
     def refuse_type(self, name: str, expected: str, value: JSON) -> NoReturn:
-        """Say of what type a field should have been."""
+        """Refuse the type of a field."""
         path = self._path_of(name)
         message = f"Invalid type for '{path}': expected {expected}, not {_KINDS[type(value)]}."
         raise ApiError(400, message, param=path, code="invalid_type")
 
     def take(self, name: str) -> JSON:
-        """Return a field's value, which must be there."""
+        """Return the value of a required field."""
         if name not in self._fields:
             path = self._path_of(name)
             message = f"Missing required parameter: '{path}'."
@@ -108,13 +88,19 @@ class Fields:
         self._unread.pop(name, None)
         return self._fields[name]
 
+    def get(
+        self, name: str, read: Callable[[Fields, str], _Value], default: _Default
+    ) -> _Value | _Default:
+        """Return what a reader returns, or the default if the field is absent."""
+        return read(self, name) if name in self._fields else default
+
     def is_null(self, name: str) -> bool:
-        """Whether a field is there and null."""
+        """Return True if a field is null."""
         return name in self._fields and self.take(name) is None
 
     def section(self, name: str) -> Fields:
-        """Return an object, as empty when it is not there."""
-        return self.required_section(name) if name in self._fields else _ABSENT
+        """Return an object; an empty one if the field is absent."""
+        return self.get(name, Fields.required_section, _ABSENT)
 
     def required_section(self, name: str) -> Fields:
         """Return an object."""
@@ -140,22 +126,12 @@ class Fields:
             self.refuse(name, reason, "string_above_max_length")
         return value
 
-    def optional_text(
-        self, name: str, *, min_length: int = 0, max_length: int | None = None
-    ) -> str | None:
-        """Return a string; None when it is not there."""
-        if name not in self._fields:
-            return None
-        return self.text(name, min_length=min_length, max_length=max_length)
+    def name(self, name: str) -> str:
+        """Return a string that is not empty."""
+        return self.text(name, min_length=1)
 
-    def optional_whole(self, name: str, default: int) -> int:
-        """Return an integer, or the default when it is not there."""
-        return self.whole(name) if name in self._fields else default
-
-    def flag(self, name: str, *, default: bool = False) -> bool:
+    def flag(self, name: str) -> bool:
         """Return a boolean."""
-        if name not in self._fields:
-            return default
         value = self.take(name)
         if not isinstance(value, bool):
             self.refuse_type(name, "a boolean", value)
@@ -179,18 +155,12 @@ class Fields:
             self.refuse(name, f"expected at most {maximum}", "integer_above_max_value")
         return value
 
-    def optional_count(
-        self, name: str, *, default: _Default, maximum: int | None = None
-    ) -> int | _Default:
-        """Return an integer of at least 1, or the default when it is not there."""
-        return self.count(name, maximum=maximum) if name in self._fields else default
-
     def number(self, name: str) -> float:
         """Return a finite number."""
         value = self.take(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.refuse_type(name, "a number", value)
-        # 1e999 is JSON, and infinite; an int can be larger than any float.
+        # An int can be larger than any float.
         if not -float_info.max <= value <= float_info.max:
             self.refuse(name, "expected a finite number", "invalid_value")
         return value

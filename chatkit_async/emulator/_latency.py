@@ -1,4 +1,4 @@
-"""How long the emulator takes to answer, by chance from a seed."""
+"""Latencies: seconds between a request and its reply, fixed or drawn from a seed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from random import Random
 from typing import TypeAlias
 
 from attrs import field, frozen
-from attrs.validators import ge, le, lt
+
+from chatkit_async.emulator._checks import MAX_SECONDS, number
 
 __all__ = ["Exponential", "Latency", "LogNormal", "Uniform"]
 
 Latency: TypeAlias = float | Callable[[Random], float]
 
-_SECONDS = [ge(0.0), lt(math.inf)]
+_SECONDS = number(0, MAX_SECONDS)
 
 
 @frozen
 class Uniform:
-    """Between two limits in seconds, each time as likely as the other."""
+    """A latency between two limits in seconds, each as likely as any other."""
 
     low: float = field(validator=_SECONDS)
     high: float = field(validator=_SECONDS)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse limits the wrong way round."""
+        """Check that the limits are in order."""
         if self.low > self.high:
-            message = f"low={self.low!r} is above high={self.high!r}"
+            message = f"low must not be larger than high, got {self.low!r} and {self.high!r}"
             raise ValueError(message)
 
     def __call__(self, random: Random) -> float:
@@ -37,7 +38,7 @@ class Uniform:
 
 @frozen
 class Exponential:
-    """Mostly short and at times several times the mean, in seconds: a server that has a queue."""
+    """A mostly short latency, at times several times its mean: a server with a queue."""
 
     mean: float = field(validator=_SECONDS)
 
@@ -48,28 +49,20 @@ class Exponential:
 
 @frozen
 class LogNormal:
-    """Around a median in seconds, with a long tail: what calls over the internet look like.
+    """A latency around a median, with a long tail: calls over the internet.
 
-    Of a hundred, one takes longer than the median times `exp(2.33 * sigma)`: 3.2 times for 0.5.
+    One in a hundred takes longer than the median times `exp(2.33 * sigma)`: 3.2 times for 0.5.
     `sigma` is 0 to 10.
     """
 
     median: float = field(validator=_SECONDS)
-    sigma: float = field(default=0.5, validator=[ge(0.0), le(10.0)])
+    sigma: float = field(default=0.5, validator=number(0, 10))
 
     def __call__(self, random: Random) -> float:
         """Draw seconds."""
         return self.median * random.lognormvariate(0, self.sigma)
 
 
-def check_latency(latency: Latency) -> Latency:
-    """Return it, unless it is a number that cannot be seconds."""
-    if not callable(latency) and not latency >= 0:
-        message = f"latency={latency!r}: expected seconds, 0 or more, or a distribution"
-        raise ValueError(message)
-    return latency
-
-
 def draw(latency: Latency, random: Random) -> float:
-    """Return seconds, to the microsecond: finer than that no loop's timers are."""
+    """Return seconds, rounded to the microsecond: timers of event loops are no finer."""
     return round(latency(random), 6) if callable(latency) else latency

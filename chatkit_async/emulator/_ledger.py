@@ -1,19 +1,23 @@
-"""The emulator's ledger: what was requested, and what became of it."""
+"""The ledger of an emulator: its latest requests, and their outcomes."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 from attrs import define, field, setters
 from attrs.converters import optional
 
-from chatkit_async.emulator._credentials import masked_text
+from chatkit_async.emulator._credentials import masked_headers, masked_text
 from chatkit_async.emulator._faults import Fault
-from chatkit_async.emulator._fields import JSON, parse_json
-from chatkit_async.emulator._replies import Operation
+from chatkit_async.emulator._json import JSON, parse_json
+from chatkit_async.emulator._routes import Operation
+
+if TYPE_CHECKING:
+    from chatkit_async.emulator._replies import Reply
+    from chatkit_async.emulator._request import Request
 
 __all__ = ["Ledger", "Record", "RecordOutcome"]
 
@@ -29,31 +33,31 @@ MAX_KEPT_PATH = 1000
 RecordOutcome: TypeAlias = Literal["pending", "sent", "cut", "dropped", "client_gone"]
 
 
-@define(kw_only=True, eq=False, on_setattr=setters.NO_OP)  # else every setting costs
+@define(kw_only=True, eq=False, on_setattr=setters.NO_OP)  # a hook would slow every assignment
 class Record:
-    """One request, and what became of it.
+    """One request, and its outcome.
 
-    Of API keys and client secrets, in its headers, path and query, it keeps no more than what tells
-    them apart. `str()` of a record is a line for a log: no header, no body, no query.
+    API keys and client secrets in its headers, path and query are masked. `str()` of a record is a
+    line for a log, without headers, body and query.
     """
 
     number: int = 0
     """1 for the emulator's first request."""
     connection: int
-    """Which connection it came on; 1 is the first. Equal numbers mean keep-alive at work."""
+    """The number of the connection, from 1. Requests on one connection show keep-alive at work."""
     received_at: float
     """Unix seconds, by the emulator's clock."""
     method: str
     path: str = field(converter=masked_text)
-    """As it came over the wire: still percent-encoded, without the query."""
-    query: str
-    """As it came over the wire; empty if there is none."""
+    """As sent: still percent-encoded, without the query."""
+    query: str = field(converter=masked_text)
+    """As sent; empty if there is none."""
     headers: Mapping[str, str] = field(repr=False)
-    """Case-insensitive; of an API key no more than its last four characters are left."""
+    """Case-insensitive; of an API key only the last four characters are left."""
     request_id: str
     """The reply's `x-request-id`."""
     operation: Operation | None
-    """What the path stands for; None if nothing."""
+    """The operation of the path; None for an unknown path."""
     session_id: str | None = field(default=None, converter=optional(masked_text))
     """The session that was created, or asked to be cancelled."""
     thread_id: str | None = field(default=None, converter=optional(masked_text))
@@ -65,51 +69,54 @@ class Record:
     body_size: int = 0
     """Bytes of the whole body, decompressed."""
     unknown_fields: tuple[str, ...] = ()
-    """Paths of the body's first 100 fields that the schema does not know, such as
-    `workflow.colour`."""
+    """Paths of the first 100 fields that the schema does not have, such as `workflow.colour`."""
     fault: Fault | None = None
-    """The fault this request met."""
+    """The fault that the request met."""
     status: int | None = None
-    """The status answered; None as long as there is none."""
+    """The status of the reply; None as long as there is none."""
     outcome: RecordOutcome = "pending"
-    """What became of the reply.
+    """The outcome of the reply.
 
-    `sent`: all of it. `cut` and `dropped`: a fault saw to it. `client_gone`: the client closed the
-    connection before it had the reply. `pending`: the request is still being answered.
+    `sent`: it was sent whole. `cut` and `dropped`: by a fault. `client_gone`: the client closed the
+    connection before it had the reply. `pending`: the request is still in progress.
     """
-    _value: JSON | bytes | None = field(default=None, init=False, repr=False)
 
     @property
     def body(self) -> JSON | bytes:
-        """The JSON value; bytes if it is none, or nothing, or larger than 64 KiB.
+        """The JSON value; bytes if it is not JSON, empty, or larger than 64 KiB.
 
-        It is decoded anew each time: as a value it takes thirty times the memory.
+        It is decoded each time, because the value takes thirty times the memory of its bytes.
         """
-        if self._value is not None:
-            return self._value
         return parse_json(self.content) if self.body_size == len(self.content) else self.content
-
-    def receive(self, body: bytes) -> None:
-        """Take the body in, all of it until `shrink`."""
-        self.content = body
-        self.body_size = len(body)
-        self._value = parse_json(body)
-
-    def shrink(self) -> None:
-        """Keep of the request what a ledger of many can hold."""
-        self._value = None
-        self.query = masked_text(self.query)
-        self.content = self.content[:MAX_KEPT_BODY]
-        self.user = self.user and self.user[:MAX_KEPT_BODY]
-        self.unknown_fields = tuple(
-            path[:MAX_KEPT_PATH] for path in self.unknown_fields[:MAX_KEPT_PATHS]
-        )
 
     def __str__(self) -> str:
         """Return a line for a log."""
         status = "-" if self.status is None else self.status
         outcome = "" if self.outcome == "sent" else f" ({self.outcome.replace('_', ' ')})"
         return f"{self.method} {self.path} {status}{outcome} {self.request_id}"
+
+
+def record_of(request: Request, reply: Reply, user: str | None, fault: Fault | None) -> Record:
+    """Return the excerpt that a ledger keeps of what was received and what is answered."""
+    return Record(
+        connection=request.connection,
+        received_at=request.received_at,
+        method=request.method,
+        path=request.path,
+        query=request.query,
+        headers=masked_headers(request.headers),
+        request_id=request.id,
+        operation=request.operation,
+        session_id=reply.session_id or request.session_id,
+        thread_id=request.thread_id,
+        user=user and user[:MAX_KEPT_BODY],
+        content=request.content[:MAX_KEPT_BODY],
+        body_size=len(request.content),
+        unknown_fields=tuple(
+            path[:MAX_KEPT_PATH] for path in reply.unknown_fields[:MAX_KEPT_PATHS]
+        ),
+        fault=fault,
+    )
 
 
 class Ledger(Sequence[Record]):
@@ -121,16 +128,16 @@ class Ledger(Sequence[Record]):
         self._total = 0
 
     def __repr__(self) -> str:
-        """Show how many there are."""
+        """Show the number of requests."""
         return f"<{len(self)} requests of {self.total}>"
 
     @property
     def total(self) -> int:
-        """How many requests there have been, also those forgotten since."""
+        """The number of requests so far, including those that are no longer kept."""
         return self._total
 
     def __len__(self) -> int:
-        """Return how many requests are kept."""
+        """Return the number of requests that are kept."""
         return len(self._records)
 
     @overload
@@ -142,7 +149,7 @@ class Ledger(Sequence[Record]):
         return self._snapshot()[index]
 
     def __iter__(self) -> Iterator[Record]:
-        """Go through the requests there are now."""
+        """Iterate over the present requests."""
         return iter(self._snapshot())
 
     def clear(self) -> None:
@@ -151,13 +158,13 @@ class Ledger(Sequence[Record]):
             self._records.clear()
 
     def reset(self) -> None:
-        """Be as new: the next request is the first."""
+        """Start again: the next request is the first."""
         with self._lock:
             self._records.clear()
             self._total = 0
 
     def append(self, record: Record) -> None:
-        """Take a request in, and number it."""
+        """Number a request, and keep it."""
         with self._lock:
             self._total += 1
             record.number = self._total

@@ -1,4 +1,4 @@
-"""Rate limits: how many requests are let through, and what their senders are told."""
+"""Rate limits: the number of requests that are let through, and the headers that say so."""
 
 from __future__ import annotations
 
@@ -6,39 +6,41 @@ import math
 from typing import Literal, Protocol, TypeAlias
 
 from attrs import Factory, field, frozen
-from attrs.validators import ge, instance_of, le
+
+from chatkit_async.emulator._checks import MAX_SECONDS, number
 
 __all__ = ["FixedWindow", "RateLimit", "RetryAfter", "TokenBucket"]
 
 RetryAfter: TypeAlias = float | Literal["exact"] | None
 
-_MEASURE = [ge(1e-9), le(1e9)]  # beyond these a wait could be infinite
-_NUMBER = [instance_of(int), ge(1), le(10**9)]
-_MAX_KEYS = 10_000  # that are counted apart; anybody can make up another
-_SLACK = 2e-6  # seconds: Unix time as a float is no finer, and who waits as long as told may go
+_MEASURE = number(1e-9, 1e9)  # beyond these bounds a wait could be infinite
+_REQUESTS = number(1, 10**9, whole=True)
+_SLACK = 2e-6  # seconds; Unix time as a float is no finer, and who waited as asked is let through
+_MAX_KEYS = 10_000  # counted apart; anybody can make up another
 
 
 def _check_retry_after(_limit: object, _attribute: object, value: object) -> None:
-    if value in (None, "exact") or (isinstance(value, int | float) and 0 < value < math.inf):
+    if value in (None, "exact") or (isinstance(value, int | float) and 0 < value <= MAX_SECONDS):
         return
-    message = f"retry_after={value!r}: expected seconds above 0, 'exact', or None"
+    message = f"retry_after must be seconds from 0 to 1e9, 'exact' or None, got {value!r}"
     raise ValueError(message)
 
 
-def _of_a_second(rate: float) -> int:
-    return math.ceil(rate) if 0 < rate < math.inf else 1  # not checked yet
+def _of_a_second(rate: object) -> int:
+    # The rate is checked later only.
+    return math.ceil(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else 1
 
 
 @frozen(kw_only=True)
 class TokenBucket:
-    """A limit that refills evenly: so many requests a second, and some at once after a pause.
+    """A limit that refills evenly: a number of requests a second, and some at once after a pause.
 
     Args:
         rate: Requests a second, 1e-9 to 1e9.
-        burst: How many can be had at once, 1 to 1e9; by default what a second brings.
-        retry_after: What a 429 asks to wait: seconds; `exact` for the time until there is a
-            token; None to leave it open.
-        per_key: Count for each API key apart.
+        burst: Requests at once, 1 to 1e9; by default as many as in a second.
+        retry_after: The wait that a 429 asks for: seconds; `exact` for the time until there is a
+            token; None for no header.
+        per_key: Count each API key separately.
 
     Raises:
         ValueError: A number is out of range.
@@ -47,7 +49,7 @@ class TokenBucket:
     rate: float = field(validator=_MEASURE)
     burst: int = field(
         default=Factory(lambda self: _of_a_second(self.rate), takes_self=True),
-        validator=_NUMBER,
+        validator=_REQUESTS,
     )
     retry_after: RetryAfter = field(default="exact", validator=_check_retry_after)
     per_key: bool = False
@@ -59,28 +61,28 @@ class TokenBucket:
 
 @frozen(kw_only=True)
 class FixedWindow:
-    """A limit that starts anew all at once: so many requests in each window of time.
+    """A limit that starts again all at once: a number of requests in each window of time.
 
     A window begins with the first request after the last one's end.
 
     Args:
         limit: Requests in a window, 1 to 1e9.
         window: Its length in seconds, 1e-9 to 1e9.
-        retry_after: What a 429 asks to wait: seconds; `exact` for the rest of the window; None to
-            leave it open.
-        per_key: Count for each API key apart.
+        retry_after: The wait that a 429 asks for: seconds; `exact` for the rest of the window;
+            None for no header.
+        per_key: Count each API key separately.
 
     Raises:
         ValueError: A number is out of range.
     """
 
-    limit: int = field(validator=_NUMBER)
+    limit: int = field(validator=_REQUESTS)
     window: float = field(default=60.0, validator=_MEASURE)
     retry_after: RetryAfter = field(default="exact", validator=_check_retry_after)
     per_key: bool = False
 
     def counter(self) -> Counter:
-        """Return a counter whose first window has not begun."""
+        """Return a counter before its first window."""
         return _Window(self)
 
 
@@ -89,17 +91,17 @@ RateLimit: TypeAlias = TokenBucket | FixedWindow
 
 @frozen(kw_only=True)
 class Count:
-    """Where a request left a limit."""
+    """The state of a limit after a request."""
 
     limit: int
     remaining: int
     reset: float
-    """Seconds until the limit is as if it had never been used."""
+    """Seconds until the limit is unused again."""
     wait: float = 0.0
-    """Seconds until a request is let through; 0 when this one was."""
+    """Seconds until a request is let through; 0 if this one was."""
 
     def headers(self, retry_after: RetryAfter) -> dict[str, str]:
-        """Return what the reply says about it."""
+        """Return the headers of the reply."""
         headers = {
             "x-ratelimit-limit-requests": str(self.limit),
             "x-ratelimit-remaining-requests": str(self.remaining),
@@ -108,7 +110,7 @@ class Count:
         if self.wait and retry_after is not None:
             seconds = self.wait if isinstance(retry_after, str) else retry_after
             headers["Retry-After"] = str(math.ceil(seconds - _SLACK))
-            if seconds != int(seconds):  # which Retry-After cannot say
+            if seconds != int(seconds):  # Retry-After has whole seconds only
                 headers["retry-after-ms"] = str(_milliseconds(seconds))
         return headers
 
@@ -117,7 +119,7 @@ class Counter(Protocol):
     """Counts the requests of one key, or of all."""
 
     def count(self, now: float) -> Count:
-        """Count a request, unless it is one too many."""
+        """Count a request, unless it is refused."""
         ...
 
 
@@ -170,14 +172,14 @@ class _Window:
 
 
 class Limiter:
-    """A limit at work: a counter for all requests, or one for each key."""
+    """A limit in use: one counter for all requests, or one for each key."""
 
     def __init__(self, limit: RateLimit) -> None:
         self.limit = limit
         self._counters: dict[str, Counter] = {}
 
     def count(self, key: str, now: float) -> tuple[Count, dict[str, str]]:
-        """Count a request; return where that left the limit, and the headers that say so."""
+        """Count a request; return the state of the limit, and the headers for the reply."""
         whose = key if self.limit.per_key else ""
         if whose not in self._counters:
             if len(self._counters) == _MAX_KEYS:

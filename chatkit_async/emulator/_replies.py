@@ -1,4 +1,4 @@
-"""What the emulator answers: sessions and errors, in the shapes the API gives them."""
+"""Replies: sessions, threads, pages and errors in the API's format."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from attrs import field, frozen
 
-from chatkit_async.emulator._fields import JSON, to_json
+from chatkit_async.emulator._json import JSON, to_json
 
 if TYPE_CHECKING:
     from chatkit_async.emulator._errors import ApiError
-    from chatkit_async.emulator._state import Session
+    from chatkit_async.emulator._routes import Operation
+    from chatkit_async.emulator._sessions import Session
     from chatkit_async.emulator._threads import Thread
 
-Operation: TypeAlias = Literal[
-    "create", "cancel", "list_threads", "retrieve_thread", "delete_thread", "list_items"
-]
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 PageFault: TypeAlias = Literal["empty", "stuck", "no_last_id", "short_types", "unknown_types"]
 PAGE_FAULTS: tuple[PageFault, ...] = get_args(PageFault)
 Shape: TypeAlias = PageFault | Literal["off_schema"] | None
-"""How a reply departs from the published schema; None if it does not."""
+"""The way a reply departs from the published schema; None if it does not."""
 
 _UNDOCUMENTED = ("created_at", "thread_id", "status", "user", "inference_options", "annotations")
 
@@ -32,16 +29,23 @@ SERVER_ERROR_MESSAGE = "The server had an error while processing your request. S
 
 @frozen(kw_only=True)
 class Reply:
-    """A reply before it is sent; `shaped` returns its body in another shape."""
+    """What is answered, before it is sent."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(factory=dict[str, str])
     shaped: Callable[[Shape], bytes] | None = None
+    """A function that returns the body in another shape."""
+    session_id: str | None = None
+    """The session that was created."""
+    unknown_fields: tuple[str, ...] = ()
+    """The fields or parameters of the request that the schema does not have."""
 
 
-def error_body(status: int, message: str, *, param: str | None, code: str | None) -> bytes:
-    """Return an error in the API's shape."""
+def error_body(
+    status: int, message: str, *, param: str | None = None, code: str | None = None
+) -> bytes:
+    """Return an error in the API's format."""
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = "requests"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -53,18 +57,13 @@ def error_body(status: int, message: str, *, param: str | None, code: str | None
 
 
 def refusal(error: ApiError) -> Reply:
-    """Return the reply that an error becomes."""
+    """Return the reply for an error."""
     body = error_body(error.status, error.message, param=error.param, code=error.code)
     return Reply(status=error.status, body=body, headers=error.headers)
 
 
-def reply_with(body: Callable[[Shape], bytes], shape: Shape) -> Reply:
-    """Return the reply whose body is made in a shape, and can be made in another."""
-    return Reply(body=body(shape), shaped=body)
-
-
 def session_body(operation: Operation, session: Session, shape: Shape) -> bytes:
-    """Return a session."""
+    """Return a session in a shape."""
     return off_schema(operation, session) if shape == "off_schema" else resource(session)
 
 
@@ -101,11 +100,11 @@ def resource(session: Session) -> bytes:
 
 
 def off_schema(operation: Operation, session: Session) -> bytes:
-    """Return a session as the documentation's last example of each method shows it.
+    """Return a session as in the documentation's last example of each method.
 
-    Those examples fit the published schema neither in what they lack (a create without an `id`,
-    no configuration, no tracing) nor in what they add (`scope`, `ttl_seconds`, `cancelled_at`).
-    What the session knows is its own; the rest is made up.
+    Those examples lack fields of the published schema (a create without an `id`, no configuration,
+    no tracing) and have others (`scope`, `ttl_seconds`, `cancelled_at`). Values that a session does
+    not have are made up.
     """
     wanted = session.parameters
     workflow = {"id": wanted.workflow, "version": wanted.workflow_version}
@@ -148,7 +147,7 @@ def thread_resource(thread: Thread) -> dict[str, JSON]:
 
 
 def thread_body(thread: Thread, shape: Shape) -> bytes:
-    """Return a thread, off its schema with its items as in the documentation's example."""
+    """Return a thread in a shape; off its schema it has items, as in the documentation."""
     if shape != "off_schema":
         return to_json(thread_resource(thread))
     embedded: JSON = {"data": [{**item} for item in thread.items], "has_more": False}
@@ -156,21 +155,14 @@ def thread_body(thread: Thread, shape: Shape) -> bytes:
 
 
 def deleted_body(thread: Thread, _shape: Shape) -> bytes:
-    """Return what is left of a thread that was deleted."""
+    """Return the reply to a delete."""
     return to_json({"id": thread.id, "object": "chatkit.thread.deleted", "deleted": True})
 
 
 def page_body(
     rows: Sequence[Mapping[str, JSON]], shape: Shape, *, has_more: bool, after: str | None
 ) -> bytes:
-    """Return a page of a list, misbehaving if its shape says so.
-
-    Args:
-        rows: Threads or items.
-        shape: What is wrong with the page.
-        has_more: True if more of them follow.
-        after: The cursor that was sent; a page that is stuck returns it as its last id.
-    """
+    """Return a page of a list in a shape; a stuck one repeats the cursor `after`."""
     page: dict[str, JSON] = {
         "object": "list",
         "data": [{**row} for row in rows],
@@ -204,7 +196,7 @@ def _with_short_type(row: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 def _documented(value: JSON) -> JSON:
-    """Return a thread or an item with what the documentation's examples show."""
+    """Return a thread or an item with the fields of the documentation's examples."""
     if isinstance(value, list):
         return [_documented(each) for each in value]
     if not isinstance(value, dict):

@@ -1,16 +1,21 @@
-"""The published schema's rules for what a create request holds, and its defaults."""
+"""The published schema's rules and defaults for a create request and for a page of a list.
+
+The first field that breaks a rule raises ApiError, 400, with its name as `param`.
+"""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl
 
 from attrs import frozen
 
-from chatkit_async.emulator._fields import JSON, Fields
+from chatkit_async.emulator._fields import Fields
+
+if TYPE_CHECKING:
+    from chatkit_async.emulator._json import JSON
 
 StateVariable: TypeAlias = str | int | float | bool
 
@@ -25,7 +30,7 @@ _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 @frozen(kw_only=True)
 class CreateParameters:
-    """What a create request asked for, its defaults filled in."""
+    """The parameters of a create request, with defaults filled in."""
 
     user: str
     workflow: str
@@ -44,7 +49,7 @@ class CreateParameters:
 
 @frozen(kw_only=True)
 class PageQuery:
-    """Which page of a list was asked for, the defaults filled in."""
+    """The parameters of a page request, with defaults filled in."""
 
     limit: int
     ascending: bool
@@ -54,43 +59,31 @@ class PageQuery:
 
 
 def query_fields(query: str) -> dict[str, JSON]:
-    """Return the parameters of a query; of those that are repeated, the last."""
+    """Return the parameters of a query; the last value of one that is repeated."""
     return {**dict(parse_qsl(query, keep_blank_values=True))}
 
 
 def read_page_query(query: str, *, by_user: bool) -> tuple[PageQuery, tuple[str, ...]]:
-    """Check the query of a request for a page.
+    """Return the parameters of a page request, and the names of unknown ones.
 
-    Args:
-        query: The query.
-        by_user: True if `user` is one that the list knows.
-
-    Returns:
-        The parameters, and the names of those that the schema does not know.
-
-    Raises:
-        ApiError: 400 for the first parameter that breaks the schema, named as `param`.
+    `by_user` is True if the list has the parameter `user`.
     """
     fields = Fields(query_fields(query))
-    order = fields.text("order") if "order" in fields else "desc"
+    order = fields.get("order", Fields.text, "desc")
     if order not in ("asc", "desc"):
         fields.refuse("order", "expected 'asc' or 'desc'", "invalid_value")
     page = PageQuery(
         limit=_limit(fields),
         ascending=order == "asc",
-        after=fields.optional_text("after"),
-        before=fields.optional_text("before"),
-        user=(
-            fields.optional_text("user", min_length=1, max_length=MAX_USER_FILTER)
-            if by_user
-            else None
-        ),
+        after=fields.get("after", Fields.text, None),
+        before=fields.get("before", Fields.text, None),
+        user=fields.get("user", _user_filter, None) if by_user else None,
     )
     return page, tuple(fields.unread())
 
 
 def _limit(fields: Fields) -> int:
-    text = fields.text("limit") if "limit" in fields else "20"
+    text = fields.get("limit", Fields.text, "20")
     if _INTEGER.fullmatch(text) is None:
         fields.refuse("limit", "expected an integer", "invalid_type")
     limit = int(text)
@@ -102,14 +95,7 @@ def _limit(fields: Fields) -> int:
 
 
 def read_create(body: JSON | bytes) -> tuple[CreateParameters, tuple[str, ...]]:
-    """Check a create request.
-
-    Returns:
-        The parameters, and the paths of the fields that the schema does not know.
-
-    Raises:
-        ApiError: 400 for the first field that breaks the schema, named as `param`.
-    """
+    """Return the parameters of a create request, and the paths of unknown fields."""
     top = Fields.of_body(body)
     workflow = top.required_section("workflow")
     tracing = workflow.section("tracing")
@@ -122,21 +108,29 @@ def read_create(body: JSON | bytes) -> tuple[CreateParameters, tuple[str, ...]]:
 
     parameters = CreateParameters(
         workflow=workflow.text("id"),
-        workflow_version=workflow.optional_text("version"),
-        state_variables=_state_variables(workflow) if "state_variables" in workflow else None,
-        tracing=tracing.flag("enabled", default=True),
-        user=top.text("user", min_length=1),
+        workflow_version=workflow.get("version", Fields.text, None),
+        state_variables=workflow.get("state_variables", _state_variables, None),
+        tracing=tracing.get("enabled", Fields.flag, default=True),
+        user=top.name("user"),
         expires_in=_expires_in(expiry) if "expires_after" in top else 600,
-        max_requests_per_1_minute=limits.optional_count("max_requests_per_1_minute", default=10),
-        automatic_thread_titling=titling.flag("enabled", default=True),
-        file_upload=upload.flag("enabled", default=False),
-        max_file_size=upload.optional_count("max_file_size", default=512, maximum=512),
-        max_files=upload.optional_count("max_files", default=10),
-        history=history.flag("enabled", default=True),
-        recent_threads=history.optional_count("recent_threads", default=None),
+        max_requests_per_1_minute=limits.get("max_requests_per_1_minute", Fields.count, 10),
+        automatic_thread_titling=titling.get("enabled", Fields.flag, default=True),
+        file_upload=upload.get("enabled", Fields.flag, default=False),
+        max_file_size=upload.get("max_file_size", _max_file_size, 512),
+        max_files=upload.get("max_files", Fields.count, 10),
+        history=history.get("enabled", Fields.flag, default=True),
+        recent_threads=history.get("recent_threads", Fields.count, None),
     )
     sections = (top, workflow, tracing, expiry, limits, chatkit, titling, upload, history)
     return parameters, tuple(path for section in sections for path in section.unread())
+
+
+def _user_filter(fields: Fields, name: str) -> str:
+    return fields.text(name, min_length=1, max_length=MAX_USER_FILTER)
+
+
+def _max_file_size(fields: Fields, name: str) -> int:
+    return fields.count(name, maximum=512)
 
 
 def _expires_in(expiry: Fields) -> int:
@@ -146,15 +140,15 @@ def _expires_in(expiry: Fields) -> int:
     return expiry.count("seconds", maximum=600)
 
 
-def _state_variables(workflow: Fields) -> Mapping[str, StateVariable]:
-    variables = workflow.required_section("state_variables")
+def _state_variables(workflow: Fields, name: str) -> Mapping[str, StateVariable]:
+    variables = workflow.required_section(name)
     keys = list(variables)
     if len(keys) > MAX_STATE_VARIABLES:
         reason = f"expected at most {MAX_STATE_VARIABLES} state variables"
-        workflow.refuse("state_variables", reason, "object_above_max_properties")
+        workflow.refuse(name, reason, "object_above_max_properties")
     if any(len(key) > MAX_STATE_VARIABLE_KEY for key in keys):
         reason = f"expected names of at most {MAX_STATE_VARIABLE_KEY} characters"
-        workflow.refuse("state_variables", reason, "string_above_max_length")
+        workflow.refuse(name, reason, "string_above_max_length")
     return {key: _state_variable(variables, key) for key in keys}
 
 
@@ -165,6 +159,4 @@ def _state_variable(variables: Fields, key: str) -> StateVariable:
     if isinstance(value, str) and len(value) > MAX_STATE_VARIABLE_TEXT:
         reason = f"expected at most {MAX_STATE_VARIABLE_TEXT} characters"
         variables.refuse(key, reason, "string_above_max_length")
-    if isinstance(value, float) and not math.isfinite(value):  # 1e999 is JSON, and infinite
-        variables.refuse(key, "expected a finite number", "invalid_value")
     return value

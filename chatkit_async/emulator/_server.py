@@ -1,4 +1,4 @@
-"""Where the emulator listens: on the running loop, or on a thread with a loop of its own."""
+"""The emulator's HTTP server, on the running loop or on a thread with a loop of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from chatkit_async.emulator._arrival import in_origin_form
+from chatkit_async.emulator._request import in_origin_form
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     Answer = Callable[[web.BaseRequest, int, asyncio.Transport], Awaitable[web.StreamResponse]]
     AnswerGarbage = Callable[[int], web.Response]
 
-_LINGERING_SECONDS = 1.0  # in which the rest of a refused body is discarded, decompressed as it is
-_STOP_TIMEOUT = 5.0  # seconds; a handler without its connection needs none of them
+_LINGERING_SECONDS = 1.0  # in which the rest of a refused body is discarded
+_STOP_TIMEOUT = 5.0  # seconds; a handler that has lost its connection ends at once
 
 
 def check_running_loop() -> None:
     """Check that an asyncio event loop is running.
 
     Raises:
-        RuntimeError: There is none, as under trio.
+        RuntimeError: None is running, as under trio.
     """
     try:
         asyncio.get_running_loop()
@@ -49,7 +49,7 @@ def check_running_loop() -> None:
 
 
 class Server(web.Server):
-    """An HTTP server on one address, which knows its connections."""
+    """An HTTP server on one address, with numbered connections."""
 
     _listener: asyncio.Server
 
@@ -69,31 +69,31 @@ class Server(web.Server):
         self._stopping = False
 
     def __call__(self) -> web.RequestHandler:
-        """Make what serves a new connection."""
+        """Return the protocol of a new connection."""
         return _Connection(self)
 
     @property
     def connections_open(self) -> int:
-        """How many connections there are now."""
+        """The number of open connections."""
         return len(self._open)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and return the port, which `port=0` leaves to the system."""
+        """Listen, and return the port; the system chooses it for `port=0`."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self, host, port, start_serving=False)
         try:
             await self._listener.start_serving()
-        except BaseException:  # cancelled: whoever enters is told of no server to stop
+        except BaseException:  # cancelled: nobody will stop a server that did not start
             self._listener.close()
             raise
         bound: int = self._listener.sockets[0].getsockname()[1]
         return bound
 
     async def stop(self) -> None:
-        """Stop listening, end all connections, and wait until what served them has ended."""
+        """Stop listening, end all connections, and wait for the end of their handlers."""
         self._stopping = True
-        # What was accepted last has a transport two turns of the loop later; once the listener is
-        # closed asyncio makes none, and leaves the socket open.
+        # A connection just accepted gets its transport two turns of the loop later. After the
+        # listener is closed, asyncio would give it none, and leave the socket open.
         for _ in range(2):
             await asyncio.sleep(0)
         self._listener.close()
@@ -107,7 +107,7 @@ class Server(web.Server):
         super().connection_made(handler, transport)
         self._open[handler] = (next(self._numbers), transport)
         self._changes.announce()
-        if self._stopping:  # accepted before the listener was closed, but only announced now
+        if self._stopping:  # accepted before the listener was closed
             transport.abort()
 
     def connection_lost(
@@ -135,11 +135,11 @@ class Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """Serves one connection; what comes there that is no HTTP is refused as the API does it."""
+    """One connection, which answers what is not HTTP in the API's error format."""
 
     def __init__(self, server: Server) -> None:
         loop = asyncio.get_running_loop()
-        # As web.Server does it: None turns it off.
+        # None turns the access log off.
         super().__init__(server, loop=loop, access_log=None, lingering_time=_LINGERING_SECONDS)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         self._answer_garbage = server.answer_garbage
 
@@ -150,7 +150,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Refuse; aiohttp would log what it could not read, and that may be a header with a key."""
+        """Answer without the log entry of aiohttp, which may quote a header with a key."""
         if status >= 500:  # noqa: PLR2004 - the emulator's own failure
             return super().handle_error(request, status, exc, message)
         response = self._answer_garbage(status)
@@ -158,9 +158,9 @@ class _Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Log, unless it is a body not in its `Content-Encoding`, which is the client's failure.
+        """Log, except for a body that is not in its `Content-Encoding`: the client's fault.
 
-        aiohttp meets it once more where it discards what was not read.
+        aiohttp meets it again where it discards the rest of the body.
         """
         if not isinstance(kwargs.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kwargs)

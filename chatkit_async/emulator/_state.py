@@ -1,145 +1,180 @@
-"""The sessions the emulator has made."""
+"""The state of an emulator: all that a reset starts again."""
 
 from __future__ import annotations
 
-import base64
-from collections import deque
-from collections.abc import Iterator, Mapping
+from pathlib import Path
 from random import Random
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import Factory, define, evolve, field, frozen
 
-from chatkit_async.emulator._clock import Clock
-from chatkit_async.emulator._schema import CreateParameters
+from chatkit_async.emulator._checks import check_number, choice
+from chatkit_async.emulator._errors import ApiError
+from chatkit_async.emulator._fields import Fields
+from chatkit_async.emulator._json import JSON, parse_json
+from chatkit_async.emulator._latency import Latency, draw
+from chatkit_async.emulator._ledger import Ledger
+from chatkit_async.emulator._limits import Limiter, RateLimit
+from chatkit_async.emulator._readers import move_clock, read_fault
+from chatkit_async.emulator._schema import read_create
+from chatkit_async.emulator._script import FaultScript
+from chatkit_async.emulator._sessions import SessionStore
+from chatkit_async.emulator._threads import DELETED_CURSORS, DeletedCursor, ThreadStore
 
-__all__ = ["Session", "SessionStatus"]
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
 
-MAX_SESSIONS = 100_000
-"""Sessions that are kept."""
+    from attrs import Attribute
 
-MAX_SESSION_BYTES = 256 * 1024 * 1024
-"""Bytes of the bodies that the kept sessions were created with."""
+    from chatkit_async.emulator._clock import Clock
+    from chatkit_async.emulator._faults import Fault
 
-_NUMBER_OF_TIME = 0xFFFFFFFF  # as many bits of the time as an id begins with
-
-SessionStatus: TypeAlias = Literal["active", "expired", "cancelled"]
-
-
-def new_id(prefix: str, created_at: int, random: Random) -> str:
-    """Return an id as the service makes them: 48 hex digits, which begin with the time."""
-    return f"{prefix}_{created_at & _NUMBER_OF_TIME:08x}{random.getrandbits(160):040x}"
+_KINDS = ("thread", "session", "fault", "clock")
 
 
-def _new_secret(expires_at: int, random: Random) -> str:
-    expiry = base64.b64encode(f'{{"expires_at": {expires_at}}}'.encode()).decode()
-    return f"ek_{random.getrandbits(192):048x}_00{expiry}"
+def _limiter(limit: RateLimit | None) -> Limiter | None:
+    return None if limit is None else Limiter(limit)
+
+
+def _renew_limiter(
+    settings: Settings, _: Attribute[RateLimit | None], limit: RateLimit | None
+) -> RateLimit | None:
+    settings.limiter = _limiter(limit)
+    return limit
+
+
+def _check_latency(_settings: object, _attribute: object, latency: Latency) -> None:
+    if not callable(latency):
+        check_number("latency", latency, 0)
 
 
 @define(kw_only=True, eq=False)
-class Session:
-    """A session as the service holds it. Times are whole Unix seconds."""
+class Settings:
+    """The settings that can be changed while the emulator serves."""
 
-    id: str
-    client_secret: str = field(repr=False)
-    """Ephemeral secret; not in the repr."""
-    created_at: int
-    expires_at: int
-    cancelled_at: int | None = None
-    organization: str | None
-    """What `OpenAI-Organization` said at create."""
-    project: str | None
-    """What `OpenAI-Project` said at create."""
-    parameters: CreateParameters = field(repr=False)
-    """What was asked for, defaults filled in."""
-    _clock: Clock = field(repr=False, alias="clock")
-
-    @property
-    def user(self) -> str:
-        """The user the session was created for."""
-        return self.parameters.user
-
-    @property
-    def workflow(self) -> str:
-        """The id of the workflow behind the session."""
-        return self.parameters.workflow
-
-    @property
-    def status(self) -> SessionStatus:
-        """Where the session is in its life, by the emulator's clock."""
-        if self.cancelled_at is not None:
-            return "cancelled"
-        return "active" if self._clock.now() < self.expires_at else "expired"
+    rate_limit: RateLimit | None = field(on_setattr=_renew_limiter)
+    latency: Latency = field(validator=_check_latency)
+    off_schema: bool
+    retired: bool
+    deleted_cursor: DeletedCursor = field(validator=choice(DELETED_CURSORS))
+    limiter: Limiter | None = field(
+        init=False, default=Factory(lambda self: _limiter(self.rate_limit), takes_self=True)
+    )
 
 
-class SessionStore(Mapping[str, Session]):
-    """The latest sessions by id, oldest first; can be read while the emulator serves."""
+@frozen
+class StateLine:
+    """A line of a state file."""
 
-    def __init__(self, clock: Clock, seed: int) -> None:
-        self._clock = clock
-        self.reset(seed)
+    where: str
+    content: JSON | bytes = field(repr=False)
 
-    def __repr__(self) -> str:
-        return f"<{len(self)} sessions>"
 
-    def __getitem__(self, session_id: str) -> Session:
-        return self._sessions[session_id]
+def read_state(path: str | os.PathLike[str]) -> tuple[StateLine, ...]:
+    """Read a file of JSON lines; empty lines are skipped.
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._sessions))  # a copy, because the serving thread may add to it
+    Raises:
+        OSError: The file cannot be read.
+    """
+    lines = Path(path).read_bytes().splitlines()
+    return tuple(
+        StateLine(f"{path}, line {number}", parse_json(line))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    )
 
-    def __len__(self) -> int:
-        return len(self._sessions)
 
-    def reset(self, seed: int) -> None:
-        """Be as new, with a seed."""
-        self._random = Random(f"sessions {seed}")  # noqa: S311 - repeatable on purpose
-        self._sessions: dict[str, Session] = {}
-        self._sizes: deque[int] = deque()
-        self._size = 0
+class State:
+    """Sessions, threads, requests, faults, settings, the clock, and what is drawn from the seed."""
 
-    def create(
+    settings: Settings
+
+    def __init__(
         self,
-        parameters: CreateParameters,
         *,
-        organization: str | None,
-        project: str | None,
-        size: int = 0,
-        session_id: str | None = None,
-    ) -> Session:
-        """Make a session, and forget the oldest ones beyond what is kept.
+        clock: Clock,
+        seed: int,
+        settings: Settings,
+        faults: Iterable[Fault],
+        ledger_size: int,
+        lines: Iterable[StateLine],
+    ) -> None:
+        self.clock = clock
+        self.sessions = SessionStore(clock, seed)
+        self.threads = ThreadStore(clock, seed)
+        self.requests = Ledger(ledger_size)
+        self.faults = FaultScript()
+        self._seed = seed
+        self._clock_at_start = clock.snapshot()
+        self._settings_at_start = settings
+        self._faults_at_start = tuple(faults)
+        self._lines = tuple(lines)
+        self.reset()
 
-        Ids and secrets follow from the seed and the order of creation.
+    def reset(self, seed: int | None = None) -> None:
+        """Start again, with another seed if one is given."""
+        if seed is not None:
+            self._seed = seed
+        self._request_ids = Random(f"requests {self._seed}")  # noqa: S311 - repeatable on purpose
+        self._latencies = Random(f"latencies {self._seed}")  # noqa: S311
+        self.clock.restore(self._clock_at_start)
+        self.sessions.reset(self._seed)
+        self.threads.reset(self._seed)
+        self.requests.reset()
+        self.faults.reset(self._seed, self._faults_at_start)
+        self.settings = evolve(self._settings_at_start)
+        for line in self._lines:
+            self._load(line)
 
-        Args:
-            parameters: What was asked for.
-            organization: What `OpenAI-Organization` said.
-            project: What `OpenAI-Project` said.
-            size: Bytes of the request's body.
-            session_id: Its id. None: a new one.
-        """
-        now = int(self._clock.now())
-        expires_at = now + parameters.expires_in
-        drawn = new_id("cksess", now, self._random)
-        session = Session(
-            id=drawn if session_id is None else session_id,
-            client_secret=_new_secret(expires_at, self._random),
-            created_at=now,
-            expires_at=expires_at,
-            organization=organization,
-            project=project,
-            parameters=parameters,
-            clock=self._clock,
+    def new_request_id(self) -> str:
+        """Return the id of a new request."""
+        return f"req_{self._request_ids.getrandbits(128):032x}"
+
+    def draw_latency(self) -> float:
+        """Return the seconds that a reply takes."""
+        return draw(self.settings.latency, self._latencies)
+
+    def _load(self, line: StateLine) -> None:
+        try:
+            top = Fields.of_body(line.content)
+            kind = next((kind for kind in _KINDS if kind in top), "thread")
+            fields = top.required_section(kind)
+            match kind:
+                case "thread":
+                    self._load_thread(fields, top)
+                case "session":
+                    self._load_session(fields)
+                case "fault":
+                    self.faults.add(read_fault(fields))
+                case _:
+                    move_clock(fields, self.clock)
+            top.refuse_unread()
+        except ApiError as error:
+            message = f"{line.where}: {error.message}"
+            raise ValueError(message) from None
+
+    def _load_thread(self, fields: Fields, top: Fields) -> None:
+        """Create a thread, or add the items of a later line of an export, which has them in parts."""
+        top.get("has_more", Fields.take, None)
+        if top.get("part", Fields.whole, 1) == 1:
+            self.threads.create(fields, beside=top)
+            return
+        items = top.take("items")
+        thread = self.threads.get(fields.text("id"))
+        if thread is None or not isinstance(items, list):
+            raise ApiError(
+                400, "This is a later part of a thread without a first one.", param="part"
+            )
+        for item in items:
+            self.threads.create_item(thread, item)
+
+    def _load_session(self, fields: Fields) -> None:
+        session_id = fields.get("id", Fields.name, None)
+        parameters, unknown = read_create(
+            {name: fields.take(name) for name in fields if name != "id"}
         )
-        self._sessions[session.id] = session
-        self._sizes.append(size)
-        self._size += size
-        while len(self) > MAX_SESSIONS or (self._size > MAX_SESSION_BYTES and len(self) > 1):
-            del self._sessions[next(iter(self._sessions))]
-            self._size -= self._sizes.popleft()
-        return session
-
-    def cancel(self, session: Session) -> None:
-        """Cancel an active session; one that is over already stays as it ended."""
-        if session.status == "active":
-            session.cancelled_at = int(self._clock.now())
+        if unknown:
+            message = f"Unknown: {', '.join(map(repr, unknown))}."
+            raise ApiError(400, message, param=unknown[0])
+        self.sessions.create(parameters, organization=None, project=None, session_id=session_id)

@@ -1,4 +1,4 @@
-"""The threads that were added to the emulator, their items, and how both are listed."""
+"""The threads of an emulator, their items, and the pages of both."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from attrs import define, field
 
 from chatkit_async.emulator._credentials import masked_text
 from chatkit_async.emulator._errors import ApiError
-from chatkit_async.emulator._fields import JSON, Fields
-from chatkit_async.emulator._state import new_id
+from chatkit_async.emulator._fields import Fields
+from chatkit_async.emulator._json import JSON
+from chatkit_async.emulator._sessions import new_id
 
 if TYPE_CHECKING:
     from chatkit_async.emulator._clock import Clock
@@ -51,7 +52,7 @@ class Rows(Mapping[str, _RowT], Generic[_RowT]):
         self._deleted: dict[str, _Key] = {}
 
     def __repr__(self) -> str:
-        """Show how many there are, and nothing of what is in them."""
+        """Show the number of rows, and nothing of their content."""
         return f"<{len(self)} rows>"
 
     def __getitem__(self, row_id: str) -> _RowT:
@@ -59,25 +60,21 @@ class Rows(Mapping[str, _RowT], Generic[_RowT]):
         return self._rows[self._keys[row_id]]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the ids there are now, oldest first."""
+        """Iterate over the present ids, oldest first."""
         with self._lock:
             return iter(sorted(self._keys, key=self._keys.__getitem__))
 
     def __len__(self) -> int:
-        """Return how many rows there are."""
+        """Return the number of rows."""
         return len(self._keys)
 
     def all(self) -> list[_RowT]:
-        """Return the rows there are now, oldest first."""
+        """Return the present rows, oldest first."""
         with self._lock:
             return [self._rows[key] for key in self._order]
 
     def insert(self, row_id: str, created_at: int, row: _RowT) -> None:
-        """Add a row.
-
-        Raises:
-            ApiError: 400, for an id that is taken.
-        """
+        """Add a row."""
         with self._lock:
             if row_id in self._keys:
                 raise ApiError(400, f"The id '{row_id}' is taken.", param="id")
@@ -87,10 +84,10 @@ class Rows(Mapping[str, _RowT], Generic[_RowT]):
             self._keys[row_id] = key
 
     def delete(self, row_id: str) -> None:
-        """Delete a row. Its place is remembered for cursors.
+        """Delete a row, and remember its place for cursors.
 
         Raises:
-            KeyError: There is no such row.
+            KeyError: The row does not exist.
         """
         with self._lock:
             key = self._deleted[row_id] = self._keys.pop(row_id)
@@ -103,11 +100,7 @@ class Rows(Mapping[str, _RowT], Generic[_RowT]):
         deleted_cursor: DeletedCursor,
         fits: Callable[[_RowT], bool] = lambda _: True,
     ) -> tuple[list[_RowT], bool]:
-        """Return a page of rows, and True if more of them follow.
-
-        Raises:
-            ApiError: 400, for a cursor that is not the id of a row.
-        """
+        """Return a page of rows, and True if more of them follow."""
         with self._lock:
             after = self._place("after", asked.after, deleted_cursor)
             before = self._place("before", asked.before, deleted_cursor)
@@ -136,7 +129,7 @@ def _status_type(status: Mapping[str, JSON]) -> str:
 
 @define(kw_only=True, eq=False)
 class Thread:
-    """A thread as the service holds it. Its repr shows no user, title or text."""
+    """A thread of the emulator. Its repr shows no user, title or text."""
 
     id: str
     user: str = field(repr=False)
@@ -162,29 +155,21 @@ class ThreadStore(Rows[Thread]):
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """Be as new, with a seed."""
+        """Start again with a seed."""
         super().__init__()
         self._random = Random(f"threads {seed}")  # noqa: S311 - repeatable on purpose
 
     def create(self, fields: Fields, beside: Fields | None = None) -> Thread:
-        """Add a thread.
-
-        Args:
-            fields: `user`, and optionally `id`, `title`, `status`, `created_at`.
-            beside: Holds `items`. None: they are among `fields`.
-
-        Raises:
-            ApiError: 400, for what is none. Its message shows no value but ids.
-        """
+        """Add a thread; its items are in `fields`, or beside them."""
         beside = fields if beside is None else beside
-        created_at = fields.optional_whole("created_at", int(self._clock.now()))
+        created_at = fields.get("created_at", Fields.whole, int(self._clock.now()))
         if "object" in fields:
             fields.text("object")
         thread = Thread(
             id=self._id(fields, "cthr", created_at),
-            user=fields.text("user", min_length=1),
+            user=fields.name("user"),
             created_at=created_at,
-            title=None if fields.is_null("title") else fields.optional_text("title"),
+            title=None if fields.is_null("title") else fields.get("title", Fields.text, None),
             status=_status(fields) if "status" in fields else {"type": "active"},
         )
         items = beside.take("items") if "items" in beside else []
@@ -198,24 +183,20 @@ class ThreadStore(Rows[Thread]):
         return thread
 
     def create_item(self, thread: Thread, item: JSON) -> Mapping[str, JSON]:
-        """Add an item to a thread: `user: text`, `assistant: text`, or an item's fields.
-
-        Raises:
-            ApiError: 400, for what is none. Its message shows no value but ids.
-        """
+        """Add an item to a thread: `user: text`, `assistant: text`, or an item's fields."""
         return self._create_item(thread, item, "item", int(self._clock.now()))[1]
 
     def _create_item(
         self, thread: Thread, item: JSON, path: str, now: int
     ) -> tuple[int, Mapping[str, JSON]]:
         fields = Fields(_item_fields(item, path), path)
-        created_at = fields.optional_whole("created_at", now)
+        created_at = fields.get("created_at", Fields.whole, now)
         row: dict[str, JSON] = {
             "id": self._id(fields, "cti", created_at),
             "object": "chatkit.thread_item",
             "created_at": created_at,
             "thread_id": thread.id,
-            "type": fields.text("type", min_length=1),
+            "type": fields.name("type"),
         }
         row |= {name: fields.take(name) for name in fields}
         thread.rows.insert(str(row["id"]), created_at, row)
@@ -223,7 +204,7 @@ class ThreadStore(Rows[Thread]):
 
     def _id(self, fields: Fields, prefix: str, created_at: int) -> str:
         drawn = new_id(prefix, created_at, self._random)
-        return fields.text("id", min_length=1) if "id" in fields else drawn
+        return fields.get("id", Fields.name, drawn)
 
 
 def _status(fields: Fields) -> dict[str, JSON]:

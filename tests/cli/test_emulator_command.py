@@ -173,12 +173,11 @@ def test_it_fails_as_told_the_same_for_a_seed(start):
 
 
 def test_it_fails_as_scripted(invoke, server):
-    said = "operation=create; user=ada; with-body.workflow.id=wf_1; every=3; times=2; status=503"
+    said = "operation=create; user=ada; every=3; times=2; status=503"
     assert invoke("emulator", "--fault", said).exit_code == 0
     fault = Fault(
         operation="create",
         user="ada",
-        with_body={"workflow.id": "wf_1"},
         every=3,
         times=2,
         status=503,
@@ -263,14 +262,17 @@ def test_time_runs_on_unless_it_is_frozen(invoke, server):
     ("arguments", "said"),
     [
         (["--time", "noon"], "'noon' should be Unix seconds or a date"),
-        (["--time", "nan"], "the clock cannot be set to nan"),
-        (["--rate-limit", "0"], "no such rate limit: 'rate' must be >= 1e-09"),
+        (["--time", "nan"], "the clock must be set to finite Unix seconds, got nan"),
+        (["--rate-limit", "0"], "no such rate limit: rate must be a number from 1e-09"),
         (
             ["--rate-limit", "1.5", "--window", "60"],
             "--rate-limit should be a whole number, with --window.",
         ),
         (["--rate-limit", "inf", "--window", "60"], "--rate-limit should be a whole number"),
-        (["--rate-limit", "0", "--window", "60"], "no such rate limit: 'limit' must be >= 1"),
+        (
+            ["--rate-limit", "0", "--window", "60"],
+            "no such rate limit: limit must be a whole number from 1",
+        ),
         (["--rate-limit", "1", "--retry-after", "soon"], "='soon': expected seconds, 'exact' or"),
         (["--rate-limit", "1", "--burst", "1", "--window", "60"], "--burst is a bucket's"),
         (["--burst", "1"], "go with --rate-limit"),
@@ -279,10 +281,10 @@ def test_time_runs_on_unless_it_is_frozen(invoke, server):
         (["--per-key"], "go with --rate-limit"),
         (["--latency", "soon"], "'soon' should be seconds, uniform:LOW:HIGH"),
         (["--latency", "uniform:1"], "should be seconds, uniform:LOW:HIGH"),
-        (["--latency", "uniform:2:1"], "low=2.0 is above high=1.0"),
-        (["--latency", "-1"], "latency=-1.0: expected seconds"),
-        (["--fault", "stauts=500"], "'stauts=500' is no part of a fault"),
-        (["--fault", "drop=slowly"], "(None, 'close', 'reset') (got 'slowly')."),
+        (["--latency", "uniform:2:1"], "low must not be larger than high, got 2.0 and 1.0"),
+        (["--latency", "-1"], "latency must be a number of 0 or more, got -1.0"),
+        (["--fault", "stauts=500"], "'stauts=500' is not a part of a fault"),
+        (["--fault", "drop=slowly"], "drop must be 'close' or 'reset', got 'slowly'."),
     ],
 )
 def test_what_cannot_be_is_wrong_usage(invoke, server, arguments, said):

@@ -117,20 +117,20 @@ def test_resuming_a_clock_that_runs_changes_nothing(clock, ticks):
 
 @pytest.mark.parametrize("to", [math.nan, math.inf, -math.inf])
 def test_set_refuses_what_is_no_time(clock, to):
-    with pytest.raises(ValueError, match="cannot be set to"):
+    with pytest.raises(ValueError, match="must be set to finite Unix seconds"):
         clock.set(to)
 
 
 @pytest.mark.parametrize("by", [-1, math.nan, math.inf, timedelta(seconds=-1)])
 def test_advance_refuses_what_is_not_forwards(clock, by):
-    with pytest.raises(ValueError, match=r"cannot advance by .* set\(\) goes backwards"):
+    with pytest.raises(ValueError, match=r"must advance by 0 seconds .* set\(\) goes backwards"):
         clock.advance(by)
 
 
 def test_advance_refuses_what_no_number_can_tell(clock):
     clock.set(1.7e308)
 
-    with pytest.raises(ValueError, match="cannot advance by"):
+    with pytest.raises(ValueError, match="must advance by 0 seconds"):
         clock.advance(1.7e308)
 
     assert clock.now() == 1.7e308

@@ -9,13 +9,11 @@ import pytest
 from chatkit_async.emulator import (
     Emulator,
     Exponential,
-    Fault,
     FixedWindow,
     LogNormal,
     TokenBucket,
     Uniform,
 )
-from chatkit_async.emulator._forms import record_form
 
 
 async def test_the_state_at_a_glance(create, cancel, control, emulator):
@@ -128,7 +126,7 @@ async def test_a_session_that_there_is_not_is_a_404_that_shows_no_secret(control
     status, body = await control("GET", "sessions/ek_secret")
 
     assert status == 404
-    assert body["error"]["message"] == "There is no session 'ek_***'."
+    assert body["error"]["message"] == "Session 'ek_***' not found."
 
 
 # Requests
@@ -174,18 +172,10 @@ async def test_a_request_is_shown_with_its_credentials_masked(http, control, emu
     assert emulator.requests[0].fault is fault
 
 
-async def test_a_body_that_is_no_json_or_too_deep_is_not_shown(http, control, emulator):
+async def test_a_body_that_is_no_json_is_not_shown(http, control):
     async with http.post("chatkit/sessions", data=b"\xff"):
         pass
     assert (await control("GET", "requests/1"))[1]["body"] is None
-
-    record = emulator.requests[0]
-    shown = []
-    for depth in range(600, 3000, 200):  # how deep is too deep is the Python version's to say
-        record.content = b"[" * depth + b"]" * depth
-        record.body_size = len(record.content)
-        shown.append(record_form(record)["body"])
-    assert "nested too deeply to be shown" in shown
 
 
 async def test_requests_are_chosen_by_what_they_ask_for(create, cancel, control, wanted):
@@ -336,14 +326,14 @@ async def test_a_fault_made_in_python_is_shown_without_credentials(control, emul
 @pytest.mark.parametrize(
     ("fields", "param", "sentence"),
     [
-        ({}, None, "a fault must do something: give a status, a delay, drop, cut or another."),
-        ({"status": 99}, None, "'status' must be >= 200: 99."),
+        ({}, None, "a fault must do something: set a status, delay, drop, cut or another field."),
+        ({"status": 99}, None, "status must be a whole number from 200 to 599, got 99."),
         ({"status": 500, "times": 0}, "times", "Invalid 'times': expected at least 1."),
         ({"status": "500"}, "status", "expected an integer, not a string."),
-        ({"headers": {"a": "b\r\n"}}, None, "header 'a': expected printable text."),
-        ({"body": "\ud800"}, None, "position 0: surrogates not allowed."),
+        ({"headers": {"a": "b\r\n"}}, None, "header 'a' must be printable text."),
+        ({"body": "\ud800"}, None, "The request's body is not valid JSON."),
         ({"body": 5}, "body", "expected a string, an object or an array, not an integer."),
-        ({"drop": "slowly"}, None, "'drop' must be in (None, 'close', 'reset') (got 'slowly')."),
+        ({"drop": "slowly"}, None, "drop must be 'close' or 'reset', got 'slowly'."),
         ({"delay": "long"}, "delay", "expected a number, not a string."),
         ({"with_headers": {"a": 5}}, "with_headers.a", "expected a string, not an integer."),
         ({"status": 500, "tmies": 5, "x": 1}, "tmies", "Unknown: 'tmies', 'x'."),
@@ -514,7 +504,7 @@ async def test_an_unknown_path_says_which_there_are(http, emulator, path):
         body = await response.json()
 
     assert response.status == 404
-    assert f"There is no {path}. There are: /_emulator/state, " in body["error"]["message"]
+    assert f"{path} not found. Resources: /_emulator/state, " in body["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -594,11 +584,3 @@ def test_its_url_is_not_known_before_its_port_is():
     with pytest.raises(RuntimeError, match="enter it"):
         _ = Emulator().control_url
     assert Emulator(port=8090).control_url == "http://127.0.0.1:8090/_emulator"
-
-
-def test_every_fault_can_be_said_in_json():
-    from attrs import fields
-
-    from chatkit_async.emulator._forms import _READERS
-
-    assert {field.name for field in fields(Fault)} <= set(_READERS)

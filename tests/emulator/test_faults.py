@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from chatkit_async.emulator import Emulator, Fault
-from chatkit_async.emulator._faults import parse_fault
+from chatkit_async.emulator._readers import parse_fault
 
 
 async def test_a_status_is_answered_instead_of_the_session(create, emulator):
@@ -309,7 +309,7 @@ def test_a_misspelt_choice_is_refused(emulator, name):
 
 @pytest.mark.parametrize("times", [0, -1])
 def test_a_fault_for_no_request_is_refused(emulator, times):
-    with pytest.raises(ValueError, match="expected 1 or more, or None for ever"):
+    with pytest.raises(ValueError, match="times must be a whole number of 1 or more"):
         emulator.fail(status=500, times=times)
 
 
@@ -322,19 +322,19 @@ def test_a_fault_that_does_nothing_is_refused(emulator):
     "reply", [{"status": 500}, {"body": b""}, {"headers": {"a": "b"}}, {"cut": True}]
 )
 def test_a_dropped_connection_with_a_reply_is_refused(reply):
-    with pytest.raises(ValueError, match="a dropped connection has no reply"):
+    with pytest.raises(ValueError, match="drop leaves no reply"):
         Fault(drop="reset", **reply)
 
 
 @pytest.mark.parametrize("rest", [{}, {"status": 200}, {"status": 500, "body": b""}])
 def test_a_code_without_an_error_to_carry_it_is_refused(rest):
-    with pytest.raises(ValueError, match="code is an error's"):
+    with pytest.raises(ValueError, match="code belongs to an error"):
         Fault(code="insufficient_quota", **rest)
 
 
 @pytest.mark.parametrize("rest", [{"status": 500}, {"body": b""}])
 def test_a_session_off_schema_that_is_not_told_is_refused(rest):
-    with pytest.raises(ValueError, match="off_schema is how a session is told"):
+    with pytest.raises(ValueError, match="off_schema changes the usual reply"):
         Fault(off_schema=True, **rest)
 
 
@@ -359,7 +359,9 @@ def test_a_body_where_http_has_none_is_refused(status, rest):
     ],
 )
 def test_a_header_that_cannot_be_sent_is_refused_without_its_value(reply):
-    with pytest.raises(ValueError, match="expected printable text") as caught:
+    with pytest.raises(
+        ValueError, match=r"must be printable text|must have the name of a header"
+    ) as caught:
         Fault(**reply)
     assert "my-own-key" not in str(caught.value)
 
@@ -483,12 +485,12 @@ async def test_a_request_that_asks_for_a_chance_may_be_spared(create, emulator):
     ("text", "reason"),
     [
         ("", "must do something"),
-        ("status", "no part of a fault; there are: "),
-        ("cut=1", "no part of a fault; there are: "),
-        ("stauts=500", "'stauts=500' is no part of a fault"),
-        ("status=abc", "status='abc' is no number"),
+        ("status", "not a part of a fault. Parts: "),
+        ("cut=1", "not a part of a fault. Parts: "),
+        ("stauts=500", "'stauts=500' is not a part of a fault"),
+        ("status=abc", "Invalid type for 'status': expected an integer, not a string."),
         ("status=99", "status"),
-        ("drop=reset; status=500", "a dropped connection has no reply"),
+        ("drop=reset; status=500", "drop leaves no reply"),
     ],
 )
 async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator, text, reason):
@@ -523,14 +525,6 @@ async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator
             "user=ada; path=/v1/*; every=3; times=2; status=503",
             Fault(user="ada", path="/v1/*", every=3, times=2, status=503),
         ),
-        (
-            "with-body.workflow.id=wf_1; with-body.vip=true; with-header.X-A=b; status=500",
-            Fault(
-                with_body={"workflow.id": "wf_1", "vip": True},
-                with_headers={"X-A": "b"},
-                status=500,
-            ),
-        ),
     ],
 )
 def test_a_fault_is_read_from_text(text, fault):
@@ -550,7 +544,7 @@ async def test_what_a_request_asks_for_cannot_count_requests(create, emulator, c
 
     assert status == 400
     assert body["error"]["code"] == "invalid_emulator_fault"
-    assert "for a script" in body["error"]["message"]
+    assert "a request cannot ask for them" in body["error"]["message"]
 
 
 async def test_what_a_request_asks_for_may_be_for_others(create):

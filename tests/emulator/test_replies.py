@@ -6,7 +6,7 @@ import pytest
 
 from chatkit_async.emulator._replies import error_body, off_schema, resource
 from chatkit_async.emulator._schema import read_create
-from chatkit_async.emulator._state import SessionStore
+from chatkit_async.emulator._sessions import SessionStore
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from yarl import URL
 
 from chatkit_async.emulator import Emulator
-from chatkit_async.emulator._service import route
+from chatkit_async.emulator._routes import route
 
 
 def error_of(reply):

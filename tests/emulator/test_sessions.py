@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
-from chatkit_async.emulator import _state
+from chatkit_async.emulator import _sessions
 from chatkit_async.emulator._credentials import masked_text
 from chatkit_async.emulator._schema import read_create
-from chatkit_async.emulator._state import SessionStore
+from chatkit_async.emulator._sessions import SessionStore
 
 
 @pytest.fixture
@@ -150,8 +150,8 @@ def test_sessions_are_found_by_id_oldest_first(make, store):
     ],
 )
 def test_the_oldest_sessions_are_forgotten(store, parameters, monkeypatch, sizes, kept):
-    monkeypatch.setattr(_state, "MAX_SESSIONS", 3)
-    monkeypatch.setattr(_state, "MAX_SESSION_BYTES", 100)
+    monkeypatch.setattr(_sessions, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(_sessions, "MAX_SESSION_BYTES", 100)
     for _ in range(2):
         sessions = [
             store.create(parameters, organization=None, project=None, size=size) for size in sizes
