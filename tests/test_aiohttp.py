@@ -37,6 +37,7 @@ USED_ELSEWHERE = {
         "ClientConnectorCertificateError.certificate_error",
     ],
     "emulator._server": [
+        "web.RequestHandler.data_received",
         "web.RequestHandler.handle_error",
         "web.Server.connection_made",
         "web.Server.connection_lost",

@@ -143,6 +143,13 @@ class _Connection(web.RequestHandler):
         super().__init__(server, loop=loop, access_log=None, lingering_time=_LINGERING_SECONDS)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         self._answer_garbage = server.answer_garbage
 
+    def data_received(self, data: bytes) -> None:
+        """Parse data; close the connection where the parser fails instead of refusing."""
+        try:
+            super().data_received(data)
+        except ValueError:  # from aiohttp's parser in Python, for a Content-Length of 5,000 digits
+            self.force_close()
+
     def handle_error(
         self,
         request: web.BaseRequest,
