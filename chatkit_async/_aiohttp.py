@@ -135,7 +135,7 @@ def _warn_of_no_reuse() -> None:
 
 
 def close_idle_connections(session: aiohttp.ClientSession) -> None:
-    """Close the idle connections of a session; of a `Connector`, reuse none that is in use."""
+    """Close the idle connections of a session. A `Connector` reuses none that is in use."""
     connector = session.connector
     if isinstance(connector, Connector):
         connector.retire()
@@ -158,5 +158,5 @@ def retry_nothing(session: aiohttp.ClientSession) -> None:
 
 
 def loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop | None:
-    """Return the loop that a session was made in; its own property for that is deprecated."""
+    """Return the loop that a session was made in. Its own property for that is deprecated."""
     return getattr(session, "_loop", None)

@@ -1,21 +1,19 @@
-"""Clean-up that runs to its end, however often whoever waits for it is cancelled."""
+"""Clean-up that runs to its end, even if the task that waits for it is cancelled."""
 
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 async def run_to_end(
-    work: Coroutine[Any, Any, T], *, on_cancel: Callable[[], object] | None = None
-) -> T:
+    work: Coroutine[Any, Any, object], *, on_cancel: Callable[[], object] | None = None
+) -> None:
     """Run work in a task of its own, wait for its end, and only then be cancelled.
 
     Args:
-        work: What has to end. Only the end of the event loop cancels it.
+        work: The clean-up. Only the end of the event loop cancels it.
         on_cancel: Called whenever the waiting task is cancelled, for example to hurry the work.
 
     Raises:
@@ -34,7 +32,8 @@ async def run_to_end(
                 if on_cancel is not None:
                     on_cancel()
     if cancelled is None:
-        return task.result()
+        task.result()  # raises the error of the work
+        return
     failure = None if task.cancelled() else task.exception()
     try:
         if failure is not None:

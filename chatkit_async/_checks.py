@@ -40,7 +40,7 @@ NO_HEADER_VALUE = "has a control character, or is not ASCII"
 
 @attrs.frozen
 class Withheld:
-    """What is left of a value of a wrong type that may be a credential: its type."""
+    """The type of a value of a wrong type, in place of the value, which may be a credential."""
 
     kind: type[object]
 

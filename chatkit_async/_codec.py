@@ -28,7 +28,6 @@ from chatkit_async.models._base import ReplyObject, fields_of
 from chatkit_async.options import RequestOptions
 from chatkit_async.secret import Secret
 
-T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
 
 # One converter of our own: cattrs' global one is everybody's.
@@ -254,7 +253,7 @@ def encode(params: models.SessionCreateParams | None, extra_body: Mapping[str, o
 
 
 def merged(body: Mapping[str, object], extra: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields of both. Those of `extra` come first; objects are merged."""
+    """Return the fields of both, with objects merged. If both have a value, `extra` decides."""
     fields = {**body, **extra}
     for key in body.keys() & extra.keys():
         ours, theirs = body[key], extra[key]
@@ -285,7 +284,7 @@ def _not_json(key: object, value: object) -> str | None:
 
 
 def _scalar(value: object) -> object:
-    """Return a scalar of numpy or its like as Python's own; anything else as it is."""
+    """Return a scalar of numpy or its like as Python's own. Anything else stays as it is."""
     if isinstance(value, str | int | float):
         return value
     # numpy's `True_` has no `__index__`.
@@ -467,7 +466,7 @@ _session = _object(
 
 
 def _flattened(group: BaseValidationError, path: str = "") -> Iterator[Problem]:
-    """The problems in cattrs' exception groups, each with its path."""
+    """Yield the problems in cattrs' exception groups, each with its path."""
     located, others = cast("ClassValidationError", group).group_exceptions()
     for error, note in located:
         where = f"{path}{_step(note.name)}".lstrip(".")
@@ -495,7 +494,7 @@ def _unknown(key: str, names: list[str]) -> str:
 
 
 def _step(key: object) -> str:
-    """A step of a path. A key that would be hard to read in one is quoted."""
+    """Return a step of a path. A key that would be hard to read in one is quoted."""
     if isinstance(key, str) and key.isprintable() and key.strip() and "." not in key:
         return f".{key}"
     return f"[{key!a}]"

@@ -112,7 +112,7 @@ def _is_proxys(error: Exception, url: URL, *, connected: bool) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """The class, error number and message."""
+    """Return the class, error number and message."""
     name, code = type(error).__name__, getattr(error, "errno", None)
     match error:
         # Their own messages add the address of an SSLContext.
@@ -162,7 +162,7 @@ def diagnosis(error: Exception) -> tuple[ConnectionErrorKind, str]:
 
 
 def _underlying(error: Exception, *classes: type[Exception]) -> Exception | None:
-    """The exception that aiohttp wrapped, or else its own, if it is of one of these classes."""
+    """Return the exception that aiohttp wrapped, or its own, if it is of one of these classes."""
     candidates = (getattr(error, "os_error", None), error.__cause__, error)
     return next((each for each in candidates if isinstance(each, classes)), None)
 

@@ -479,7 +479,7 @@ class Fanout(Generic[T, R]):
             self._failure = self._failure or error
 
     def _hurry(self) -> None:
-        """Cancel the end of the items, which takes long; it has begun, or else it never would."""
+        """Cancel the closing of the items, which takes long, once it has begun."""
         if self._closing is not None and self._is_closing:
             self._closing.cancel()
 

@@ -94,7 +94,7 @@ class LoopThread:
     def run(
         self, method: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a coroutine function on the loop; return what it returns, raise what it raises.
+        """Run a coroutine function on the loop, and return its result.
 
         It is called on the loop too, so that no caller is left with a coroutine that never ran.
 
@@ -151,7 +151,7 @@ class LoopThread:
             raise
 
     def _wake(self) -> None:
-        """Have the calls that wait begin; start a thread, if none serves."""
+        """Have the calls that wait begin. Start a thread, if none serves."""
         if (loop := self._loop) is not None:
             _call_soon(loop, self._begin_calls)
             return

@@ -29,7 +29,7 @@ def bypasses_proxy(url: str, no_proxy: str) -> bool:
 
 
 def _without_port(entry: str) -> tuple[str, int | None]:
-    """Split an entry into a host or network and the port; None: any port."""
+    """Split an entry into a host or network and the port. None: any port."""
     if (found := re.fullmatch(r"\[(.*)\](?::(\d+))?|([^:]*):(\d+)", entry)) is None:
         return entry, None
     bracketed, port_after_bracket, host, port = found.groups()

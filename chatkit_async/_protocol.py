@@ -175,7 +175,7 @@ def threads_call(
     subject: tuple[str, str] | None = None,
     if_gone: Mapping[str, object] | None = None,
 ) -> Call[T]:
-    """Build a call about threads. What is None in `query` is left out; its problems are given.
+    """Build a call about threads. Parameters that are None are left out of the query.
 
     Without another subject, the reply has to be about the user that is sent, if there is one.
 
@@ -388,7 +388,7 @@ def _aftermath(call: Call[T]) -> str:
 def _decoded(
     call: Call[T], reply: Reply, secrets: Iterable[str], *, verify: bool
 ) -> tuple[ResponseErrorKind | None, str | None, dict[str, object]]:
-    """The reply's JSON object, or what is wrong with it and what the decoder said."""
+    """Return a reply's JSON object, or the kind of its flaw and the decoder's message."""
     if reply.flaw is not None:
         return reply.flaw, None, {}
     if not reply.content.strip():
@@ -517,12 +517,12 @@ example, would be in `Content-Disposition`."""
 
 
 def _members(value: object) -> dict[str, object]:
-    """The members of a JSON object; none of anything else."""
+    """Return the members of a JSON object. Anything else has none."""
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def _error_body(reply: Reply, secrets: Iterable[str]) -> tuple[dict[str, str], object]:
-    """What the API said, by name, and the body as an error keeps it; both masked and cut."""
+    """Return the API's texts by name, and the body as an error keeps it, both masked and cut."""
     # Masked before it is cut: nobody recognises half a secret.
     text = mask_text(reply.content.decode("utf-8", "surrogateescape"), secrets)[:MAX_ERROR_BODY]
     try:
@@ -577,7 +577,7 @@ _MAYBE_WITHDRAWN = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 
 
 def _hint(call: Call[T], status: int, code: str | None, headers: Mapping[str, str]) -> str:
-    """What to do about a status."""
+    """Return advice about a status."""
     if code == "insufficient_quota":
         return "The project's quota is used up: see its billing page; trying again will not help"
     match status:
@@ -651,7 +651,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def http_date(text: str | None) -> datetime | None:
-    """The moment that a header such as `Date` names; None: it names none."""
+    """Return the moment that a header such as `Date` names, or None."""
     try:
         date = parsedate_to_datetime(text or "")
     except (ValueError, OverflowError):

@@ -58,7 +58,7 @@ _MAX_PLAIN_BODY = 512 * 1024
 
 @attrs.frozen
 class Link:
-    """How a client's requests go out: what differs between clients that share connections."""
+    """The settings of a client's requests that can differ between clients that share connections."""
 
     connect_timeout: float | None
     proxy: Secret | None = None
@@ -108,7 +108,7 @@ def _without_password(
 
 
 class Progress:
-    """What a call has sent and what was answered, also when it fails or is cancelled.
+    """The requests of a call that were sent and answered, also when it fails or is cancelled.
 
     The transport writes the first two, the loop of attempts the others.
 
@@ -190,13 +190,13 @@ class Transport:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything to close."""
+        """True if there is anything to close."""
         # Not whether a session is closed: the garbage collector may have got there before.
         return not self.closed and bool(self._opened)
 
     @property
     def capacity(self) -> int:
-        """How many connections may be open at a time, in each loop."""
+        """Number of connections that may be open at a time, in each loop."""
         if self._borrowed is None:
             return self._max_connections
         connector = self._borrowed.connector
@@ -263,7 +263,7 @@ class Transport:
                 del failed  # its traceback holds this frame
 
     def timers(self) -> "Timers":
-        """What bounds attempts and waits in the running loop; closing lets it expire."""
+        """Return the timers of the running loop. Closing lets them expire."""
         loop = running_loop()
         if (timers := self._timers.get(loop)) is None:
             for gone in [other for other in tuple(self._timers) if other.is_closed()]:
@@ -277,7 +277,7 @@ class Transport:
             close_idle_connections(self._session())
 
     def _session(self) -> aiohttp.ClientSession:
-        """The session of the running loop."""
+        """Return the session of the running loop."""
         loop = asyncio.get_running_loop()
         if self.closed:
             raise ClientClosedError
@@ -313,7 +313,7 @@ class Transport:
         return session
 
     async def close(self) -> None:
-        """Close every session of its own; calls in flight fail.
+        """Close every session of its own. Calls in flight fail.
 
         A cancellation meanwhile takes effect when the sessions of this loop are closed. Those of
         other loops are told to close by then, and only the wait for them is cut short.
@@ -359,7 +359,7 @@ class Transport:
 
 
 class Timers:
-    """What bounds the attempts and the waits under way in a loop, for `async with`.
+    """The timers of the attempts and waits in progress in a loop, for `async with`.
 
     One alarm serves them all. It is set for the earliest end, and stays set when that one is over:
     an alarm for each attempt, which hardly ever goes off, takes 6% of a call.
@@ -375,7 +375,7 @@ class Timers:
         return len(self._ends)
 
     def start(self, seconds: float | None) -> asyncio.Timeout:
-        """Make a timer that expires after so many seconds; None: it does not by itself."""
+        """Return a timer that expires after so many seconds. None: only closing ends it."""
         timer = asyncio.timeout(None)
         self._ends[timer] = end = inf if seconds is None else self._loop.time() + seconds
         if end < self._rings_at:
@@ -466,7 +466,7 @@ _progress: ContextVar[Progress] = ContextVar("_progress")
 
 
 def _is_stale(error: Exception, reused_at: float) -> bool:
-    """Whether a used connection failed as one does that the server had closed while it was idle."""
+    """Return True if a connection failed as one does that the server closed while it was idle."""
     if asyncio.get_running_loop().time() - reused_at > _STALE_WITHIN:
         return False
     if isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str):

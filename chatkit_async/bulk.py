@@ -62,7 +62,6 @@ RowT_co = TypeVar("RowT_co", covariant=True)
 T = TypeVar("T")
 ResultT = TypeVar("ResultT", bound=ReplyObject)
 ResultT_co = TypeVar("ResultT_co", bound=ReplyObject, covariant=True)
-APIErrorT = TypeVar("APIErrorT", bound=APIError)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -116,7 +115,7 @@ class Outcome(Generic[RowT_co, ResultT_co]):
 
 @attrs.frozen(kw_only=True)
 class BulkSummary:
-    """Where a bulk run is. At any time, `read` is the sum of the kinds and `in_flight`.
+    """Progress of a bulk run. `read` is always the sum of all outcome counts and `in_flight`.
 
     Attributes:
         created: Rows whose session was created.
@@ -167,7 +166,7 @@ class RunEndedError(Exception):
 
 
 class Patience:
-    """How long the rows of a run wait at the rate gate: up to `max_wait` without progress.
+    """The bound of the waits at the rate gate in a run: `max_wait` seconds without progress.
 
     An answer to one row is progress for all. The end of the run ends every wait.
 
@@ -570,7 +569,7 @@ class BulkRun(Generic[RowT, ResultT]):
             self._stop_by(_retold(error, f"{reason}: {error.message}"))
 
     def _hits_every_row(self, error: ChatKitError, started: float) -> bool:
-        """Whether a row's failure is none of the row's: any other would fail in the same way."""
+        """Return True if any other row would fail in the same way."""
         if is_no_connection(error):
             return self._last_reply < started
         if isinstance(error, APIStatusError) and error.status_code == HTTPStatus.GONE:
@@ -579,7 +578,7 @@ class BulkRun(Generic[RowT, ResultT]):
         return self._patience.ran_out or out_of_quota or isinstance(error, _NO_ROWS_FAULT)
 
     def _stop_by(self, error: ChatKitError) -> None:
-        """End every wait too, and say why: the first reason counts."""
+        """Stop the run and end every wait. The first error is the one that the summary has."""
         if self._stopped_by is None:
             self._stopped_by = error
         self._fanout.stop()
@@ -591,13 +590,13 @@ class BulkRun(Generic[RowT, ResultT]):
 
 
 def _after_a_loss(error: ChatKitError) -> ChatKitError:
-    """Say of a failure to connect, which sent nothing, why its row is unknown all the same."""
+    """Say why the row of a failure to connect, which sent nothing, is unknown nevertheless."""
     if not isinstance(error, APIConnectionError) or not is_no_connection(error):
         return error
     return _retold(error, f"the answer to an earlier request was lost; then {error.message}")
 
 
-def _retold(error: APIErrorT, message: str) -> APIErrorT:
+def _retold(error: APIError, message: str) -> APIError:
     """Return a copy of an error with another message: rows and their run may share the error."""
     # Not copy(): where tblib is at work, as in a worker of Dask's, the two would share their
     # attributes.
@@ -626,7 +625,7 @@ _NO_ROWS_FAULT = (
 def creation(
     defaults: Mapping[str, object], options: RequestOptions
 ) -> Callable[[CreateRow], Call[ChatSession]]:
-    """Make the function that makes a row's call; `defaults` are for what the row does not have."""
+    """Return the function that makes a row's call. `defaults` are for fields that a row lacks."""
     line = calling_line()
 
     def build(row: CreateRow) -> Call[ChatSession]:
@@ -660,7 +659,7 @@ def id_of(row: T | str, cls: type[T], name: str) -> str:
 
 
 def _own_fields(row: object) -> dict[str, object]:
-    """The fields that a row has itself."""
+    """Return the fields that a row has itself."""
     if isinstance(row, str):
         return {"user": row}
     if isinstance(row, SessionCreateParams):
@@ -687,7 +686,7 @@ def _refuse_bad_arguments(
     max_failures: object,
     capacity: int,
 ) -> None:
-    """Refuse what cannot be right of a run, before a row is read; its rows are called `name`.
+    """Refuse arguments of a run that cannot be right, before a row is read. `name` names its rows.
 
     Raises:
         ParameterError: with every problem.

@@ -49,7 +49,7 @@ RATE_LIMITED_TOGETHER = frozenset({"api_key", "organization", "project", "base_u
 
 
 class Resources(Protocol[S_co, T_co]):
-    """What a client offers."""
+    """The resources of a client."""
 
     @property
     def sessions(self) -> S_co: ...

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions.
+"""The exceptions.
 
 ::
 
@@ -28,7 +28,7 @@ layer raised is kept as text in `APIError.cause`, never as an exception with its
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict, Unpack
 
 __all__ = [
     "APIConnectionError",
@@ -118,7 +118,7 @@ class ConfigurationError(_ProblemsError):
 
 
 class ParameterError(_ProblemsError):
-    """A call cannot be made of these arguments; nothing was sent.
+    """A call cannot be made of these arguments. Nothing was sent.
 
     Attributes:
         problems: Every problem found: pairs of a field's path, such as
@@ -134,6 +134,15 @@ class ClientClosedError(ChatKitError, RuntimeError):
 
     def __init__(self, message: str = "this client is closed: make a new one") -> None:
         super().__init__(message)
+
+
+class _CallFacts(TypedDict, total=False):
+    """The facts about a call that any `APIError` may have."""
+
+    request_id: str | None
+    attempts: int
+    elapsed: float
+    cause: str | None
 
 
 class APIError(ChatKitError):
@@ -192,14 +201,9 @@ class APIConnectionError(APIError):
         message: str,
         *,
         kind: ConnectionErrorKind = "other",
-        request_id: str | None = None,
-        attempts: int = 1,
-        elapsed: float = 0.0,
-        cause: str | None = None,
+        **facts: Unpack[_CallFacts],
     ) -> None:
-        super().__init__(
-            message, request_id=request_id, attempts=attempts, elapsed=elapsed, cause=cause
-        )
+        super().__init__(message, **facts)
         self.kind: ConnectionErrorKind = kind
 
 
@@ -217,19 +221,9 @@ class APITimeoutError(APIConnectionError):
         *,
         limit: TimeoutLimit = "timeout",
         kind: ConnectionErrorKind = "timeout",
-        request_id: str | None = None,
-        attempts: int = 1,
-        elapsed: float = 0.0,
-        cause: str | None = None,
+        **facts: Unpack[_CallFacts],
     ) -> None:
-        super().__init__(
-            message,
-            kind=kind,
-            request_id=request_id,
-            attempts=attempts,
-            elapsed=elapsed,
-            cause=cause,
-        )
+        super().__init__(message, kind=kind, **facts)
         self.limit: TimeoutLimit = limit
 
 
@@ -259,14 +253,9 @@ class APIStatusError(APIError):
         param: str | None = None,
         type: str | None = None,  # noqa: A002 - the API's own name for it
         retry_after: float | None = None,
-        request_id: str | None = None,
-        attempts: int = 1,
-        elapsed: float = 0.0,
-        cause: str | None = None,
+        **facts: Unpack[_CallFacts],
     ) -> None:
-        super().__init__(
-            message, request_id=request_id, attempts=attempts, elapsed=elapsed, cause=cause
-        )
+        super().__init__(message, **facts)
         self.status_code = status_code
         self.headers: Mapping[str, str] = {} if headers is None else headers
         self.body = body
@@ -283,14 +272,14 @@ class APIStatusError(APIError):
 
     @classmethod
     def of_status(cls, status_code: int) -> "type[APIStatusError]":
-        """The class for an HTTP status."""
+        """Return the class for an HTTP status."""
         if 500 <= status_code < 600:  # noqa: PLR2004 - an HTTP status class
             return InternalServerError
         return _BY_STATUS.get(status_code, APIStatusError)
 
 
 class BadRequestError(APIStatusError):
-    """400: the API objects to the request; `param` names the field."""
+    """400: the API objects to the request. `param` names the field."""
 
 
 class AuthenticationError(APIStatusError):
@@ -349,14 +338,9 @@ class APIResponseError(APIError):
         *,
         kind: ResponseErrorKind = "not_json",
         status_code: int = 200,
-        request_id: str | None = None,
-        attempts: int = 1,
-        elapsed: float = 0.0,
-        cause: str | None = None,
+        **facts: Unpack[_CallFacts],
     ) -> None:
-        super().__init__(
-            message, request_id=request_id, attempts=attempts, elapsed=elapsed, cause=cause
-        )
+        super().__init__(message, **facts)
         self.kind: ResponseErrorKind = kind
         self.status_code = status_code
 

@@ -56,7 +56,7 @@ QueryValue: TypeAlias = str | int | float
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How long a call waits before another attempt, where the API does not say.
+    """The waits of a call before another attempt, where the API does not say.
 
     The wait before retry n is drawn evenly from 0 to `initial_backoff * 2 ** (n - 1)`, at most
     `max_backoff` ("full jitter").
@@ -121,7 +121,7 @@ class Attempt:
 
 
 class RequestOptions(TypedDict, total=False):
-    """What can be set for one call; what is left out is as the client has it.
+    """Options of one call. Those left out are the client's.
 
     Attributes:
         timeout: Seconds for the whole call, every attempt and every wait; None: no limit.
@@ -142,7 +142,7 @@ class RequestOptions(TypedDict, total=False):
 
 
 class ClientOptions(TypedDict, total=False):
-    """What `with_options` can change; what is left out stays.
+    """Options that `with_options` can change. Those left out stay.
 
     Attributes:
         api_key: The API key, or a callable that gives it.
@@ -295,7 +295,7 @@ def traceback_safe_options(options: T) -> T:
 
 
 def _header_name(name: object) -> object:
-    """Return a header's name; of anything else, which may be a whole header, the name is left."""
+    """Return a header's name. Of a whole header in its place, the value is masked."""
     if not isinstance(name, str) or HEADER_NAME.fullmatch(name):
         return name
     name, colon, value = mask_text(name, ()).partition(":")

@@ -148,7 +148,7 @@ def _read_as_latin_1(text: str) -> str:
 
 
 def _forms(secret: str) -> list[str]:
-    """The ways a secret is commonly written, longest first."""
+    """Return the ways a secret is commonly written, longest first."""
     raw = secret.encode("utf-8", "surrogatepass")
     forms = _written_out(secret)
     for shift in range(3):
@@ -161,7 +161,7 @@ def _forms(secret: str) -> list[str]:
 
 
 def _written_out(secret: str) -> set[str]:
-    """A secret as it is, and as URLs, JSON and HTML write it."""
+    """Return a secret as it is, and as URLs, JSON and HTML write it."""
     raw = secret.encode("utf-8", "surrogatepass")
     return {secret, quote(raw, safe=""), json.dumps(secret)[1:-1], html.escape(secret)}
 
@@ -182,6 +182,6 @@ def _standing_alone(secret: str) -> re.Pattern[str]:
 
 
 def _unescaped(text: str) -> str:
-    r"""The text without JSON's escapes, at any depth of JSON within JSON, for a comparison."""
+    r"""Return the text without JSON's escapes, at any depth of JSON within JSON, for a comparison."""
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
     return text.replace("\\", "")

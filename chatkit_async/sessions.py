@@ -383,8 +383,8 @@ class AsyncSessions:
 
 
 def _raw(
-    method: Callable[Concatenate[AsyncSessions, P], Coroutine[Any, Any, T]],
-) -> "Callable[Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, APIResponse[T]]]":
+    method: Callable[Concatenate[AsyncSessions, P], Coroutine[Any, Any, ChatSession]],
+) -> "Callable[Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, APIResponse[ChatSession]]]":
     """Give a method over a raw call its true type: its own parameters, and the raw reply."""
     raw: Any = method
     return raw  # type: ignore[no-any-return]

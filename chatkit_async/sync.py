@@ -12,7 +12,7 @@ from typing import (
     Final,
     ParamSpec,
     Self,
-    TypeVar,
+    TypeAlias,
     Unpack,
     cast,
 )
@@ -49,7 +49,12 @@ from chatkit_async.options import (
     client_options,
     traceback_safe_options,
 )
-from chatkit_async.sessions import AsyncSessions, AsyncSessionsWithRawResponse, keywords_only
+from chatkit_async.sessions import (
+    APIResponse,
+    AsyncSessions,
+    AsyncSessionsWithRawResponse,
+    keywords_only,
+)
 from chatkit_async.sync_bulk import BlockingBulkRun
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ if TYPE_CHECKING:
 __all__ = ["ChatKit", "Sessions", "SessionsWithRawResponse"]
 
 P = ParamSpec("P")
-T = TypeVar("T")
+SessionResponse: TypeAlias = APIResponse[ChatSession]
 
 
 def _threads(client: "ChatKit | type[ChatKit]") -> "Threads":
@@ -417,12 +422,16 @@ class Sessions:
 
 
 def _blocking(
-    method: Callable[Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, T]],
-) -> "Callable[Concatenate[SessionsWithRawResponse, P], T]":
+    method: Callable[
+        Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, SessionResponse]
+    ],
+) -> "Callable[Concatenate[SessionsWithRawResponse, P], SessionResponse]":
     """Give a method that is a coroutine function its blocking form: its own parameters."""
 
     @wraps(method)
-    def blocking(self: "SessionsWithRawResponse", /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def blocking(
+        self: "SessionsWithRawResponse", /, *args: P.args, **kwargs: P.kwargs
+    ) -> SessionResponse:
         warn_of_latest(kwargs.get("workflow"))
         try:
             return self._run(method, self._sessions, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]

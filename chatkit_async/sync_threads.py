@@ -242,7 +242,7 @@ def _blocking_page(
         Coroutine[Any, Any, APIResponse[AsyncPage[ItemT]]],
     ],
 ) -> "Callable[Concatenate[ThreadsWithRawResponse, P], APIResponse[Page[ItemT]]]":
-    """Likewise, for a page."""
+    """Give a method that returns a page its blocking form: its own parameters."""
     request = _blocking(method)
 
     @wraps(method)

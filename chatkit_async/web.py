@@ -1,4 +1,4 @@
-"""What a backend answers a browser that asks for a client secret: whatever the web framework.
+"""The answer of a backend to a browser that asks for a client secret, in any web framework.
 
 `ClientSecretEndpoint` is for async views, `BlockingClientSecretEndpoint` for the others. Both take
 plain values and return plain values, so that a view is the login, one call, and a response.
@@ -15,7 +15,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from math import ceil, inf
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, Unpack, cast
+from typing import Any, TypeVar, Unpack, cast
 from weakref import WeakValueDictionary
 
 import attrs
@@ -99,7 +99,7 @@ def _length(body: bytes) -> str:
 
 @attrs.frozen(kw_only=True)
 class ClientSecretResponse:
-    """What to answer the browser: hand its three parts to the web framework as they are.
+    """The answer to the browser: hand its three parts to the web framework as they are.
 
     A body with a secret is `{"client_secret": "...", "expires_at": 1735689600}`, `expires_at` in
     Unix seconds, or null where the API did not say. Any other is
@@ -118,7 +118,7 @@ class ClientSecretResponse:
 
 
 class ClientSecretEndpoint:
-    """What an async backend answers browsers that ask for a client secret.
+    """The answer of an async backend to browsers that ask for a client secret.
 
     Make one beside the client, for the life of the application. In the view, find out who asks,
     then::
@@ -255,7 +255,7 @@ class ClientSecretEndpoint:
 
 
 class BlockingClientSecretEndpoint:
-    """What a blocking backend answers browsers: `ClientSecretEndpoint` for Flask, Django and WSGI.
+    """The answer of a blocking backend to browsers: for Flask, Django and WSGI.
 
     Make one beside the client, for the life of the process; every thread may use it::
 
@@ -400,7 +400,7 @@ class _SharedCreate:
 
 @attrs.frozen(kw_only=True)
 class _Request:
-    """What a browser asks for.
+    """A request of a browser.
 
     Attributes:
         key: Stands for all parameters, the user among them: what was issued for a key fits the key.
@@ -419,11 +419,11 @@ class _Request:
         return LIFETIME if expires_after is None else cast("Any", expires_after).seconds
 
     def arguments(self) -> dict[str, Any]:
-        """The parameters as `create` takes them."""
+        """Return the parameters as `create` takes them."""
         return attrs.asdict(cast("Any", self.params), recurse=False)
 
     def refuses(self, secret: str) -> bool:
-        """Whether this is the secret that the browser no longer wants."""
+        """Return True if this is the secret that the browser no longer wants."""
         # Length is no secret, and a browser may have sent any amount of text.
         return (
             self.current is not None
@@ -499,21 +499,21 @@ def _now() -> _Moment:
     return _Moment(time.monotonic(), time.time())
 
 
-class _Dated(Protocol):
-    """Something that is kept, and when it began."""
-
-    @property
-    def since(self) -> _Moment: ...
-
-
-DatedT = TypeVar("DatedT", bound=_Dated)
+KeptT = TypeVar("KeptT")
 
 
 class _EndpointCore:
     """Both endpoints: the decisions, the secrets that were issued, and the shared creates.
 
-    `accept` and `respond` run in the thread of whoever asks, `create` on an event loop. The threads
-    of a blocking endpoint hold no lock, and look up what is kept in single steps.
+    A request takes three steps. `accept` checks it, and returns a response that is kept, if there
+    is one. Otherwise `create` looks again, and then joins the create in progress for the same
+    parameters, or starts one: at most one is in progress on an event loop. Each request that waits
+    for it counts. The last one to give up cancels it, and a create that nobody waits for any more
+    is not joined. Its result is kept before its task ends, so the next request finds the create or the result.
+    `respond` returns the response to each that waited, and the first of them calls `on_error`.
+
+    `accept` and `respond` run in the caller's thread, `create` on an event loop. The threads of a
+    blocking endpoint hold no lock, and look up what is kept in single steps.
     """
 
     def __init__(
@@ -662,7 +662,7 @@ class _EndpointCore:
         )
 
     def _log(self, code: str, error: ChatKitError, now: _Moment) -> _LogLine:
-        """Log a failure; one that only the operator can mend, once in a while."""
+        """Log a failure. One that only the operator can correct is logged once in a while."""
         if code != BAD_GATEWAY:
             _logger.warning("No client secret was issued (%s): %s", code, error)
             return _LogLine(now)
@@ -682,7 +682,7 @@ class _EndpointCore:
         return line
 
 
-def _keep_latest(kept: dict[Any, DatedT], most: int, is_good: Callable[[DatedT], bool]) -> None:
+def _keep_latest(kept: dict[Any, KeptT], most: int, is_good: Callable[[KeptT], bool]) -> None:
     """Drop the oldest of what is kept, down to a number, and those that are good no more."""
     # A loop in another thread may change it meanwhile; then it also drops the rest.
     with suppress(StopIteration, RuntimeError):
@@ -703,7 +703,7 @@ _PERMANENT = {
 
 
 def _code(error: ChatKitError) -> str:
-    """What became of a create, as a browser is told."""
+    """Return the code of a failed create, as the browser gets it."""
     match error:
         case APITimeoutError() | APIStatusError(status_code=HTTPStatus.REQUEST_TIMEOUT):
             return TIMEOUT

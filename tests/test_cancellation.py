@@ -34,10 +34,6 @@ async def failing():
     raise WorkError
 
 
-def test_run_to_end_returns_the_result():
-    assert play(run_to_end(asyncio.sleep(1, "done"))) == "done"
-
-
 def test_run_to_end_raises_what_the_work_raises():
     with pytest.raises(WorkError):
         play(run_to_end(failing()))

@@ -1,4 +1,4 @@
-"""What goes into a call and what comes out of it. No wire rules, no I/O."""
+"""The parameters and the results of calls. No wire rules, no I/O."""
 
 from chatkit_async.models.sessions import (
     AutomaticThreadTitlingDict,

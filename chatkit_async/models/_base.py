@@ -66,7 +66,7 @@ class Model:
         cls._fields = tuple(fields_of(cls))
 
     def _items(self) -> Iterator[tuple[str, object]]:
-        """The names and values of the fields that are set."""
+        """Return the names and values of the fields that are set."""
         for name in self._fields:
             try:
                 yield name, object.__getattribute__(self, name)
@@ -215,7 +215,7 @@ class ReplyObject(_HasMisfits, Model):
                 yield where, "is missing"
 
     def _invalid(self) -> dict[str, object]:
-        """The values that have a wrong type, by key."""
+        """Return the values that have a wrong type, by key."""
         try:
             return cast("dict[str, object]", object.__getattribute__(self, "_misfits"))
         except AttributeError:
@@ -301,7 +301,7 @@ _SCALARS = frozenset({str, int, float, bool, NoneType})
 
 
 def _plain(value: object) -> object:
-    """A field's value as decoded JSON has it."""
+    """Return a field's value as decoded JSON has it."""
     if isinstance(value, ReplyObject):
         return value.to_dict()
     if isinstance(value, StrEnum):
