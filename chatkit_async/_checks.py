@@ -95,14 +95,14 @@ def text_problem(value: object) -> str | None:
 
 def whole_number_problem(value: object, *, least: int) -> str | None:
     """Return the problem of a value that must be a whole number, at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    if isinstance(value, bool) or not isinstance(value, int | SupportsIndex):
         return f"must be a whole number, got {described(value)}"
     return None if index(value) >= least else f"must be at least {least}, got {described(value)}"
 
 
 def _number(value: object) -> float | None:
     """Return a number in the range of a float. None: it is a bool, NaN, infinite or no number."""
-    if isinstance(value, bool) or not isinstance(value, float | SupportsIndex):
+    if isinstance(value, bool) or not isinstance(value, float | int | SupportsIndex):
         return None
     number = value if isinstance(value, float) else index(value)
     return number if -float_info.max <= number <= float_info.max else None
@@ -129,7 +129,7 @@ class Checks(list[Problem]):
         """Check a duration: more than 0 seconds, or 0 too. Optional: None means no limit."""
         if value is None and optional:
             return
-        if isinstance(value, bool) or not isinstance(value, float | SupportsIndex):
+        if isinstance(value, bool) or not isinstance(value, float | int | SupportsIndex):
             also = " or None" if optional else ""
             self.append((name, f"must be seconds{also}, got {described(value)}"))
         elif (number := _number(value)) is None or number < 0 or (number == 0 and not zero):

@@ -317,7 +317,7 @@ class Job(Interruptible, Generic[V]):
             if not (self._sink.history.is_of(row) or (sends and state is State.REJECTED)):
                 raise InputError(
                     f"row {row.index + 1:,}, on line {row.line:,}, is not what it was when the "
-                    "journal was written: resume with the same input and the same defaults"
+                    "journal was written: resume with the same input, options and defaults"
                 )
             self.totals[self._kind(state)] -= 1
             if not sends:

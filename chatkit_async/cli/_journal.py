@@ -228,7 +228,7 @@ class Journal(LineFile):
             )
         if self.header.defaults is not None and header.defaults is None:
             raise click.UsageError(
-                f"{self._path} is of a run that was begun with --defaults: give them again."
+                f"{self._path} is of a run whose options or --defaults set fields of all rows: give them again."
             )
 
 

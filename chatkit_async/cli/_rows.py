@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 import attrs
 import click
 
-from chatkit_async._checks import described
+from chatkit_async._checks import described, text_problem
 from chatkit_async._codec import SHORT_FORMS, create_params, merged
 from chatkit_async._exit_codes import USAGE
 from chatkit_async._protocol import cancel_session
@@ -43,6 +43,7 @@ SAVE_AS = "save the file as CSV UTF-8 in the spreadsheet, and use that"
 _BOM = b"\xef\xbb\xbf"  # what Excel writes first
 _SHOWN = 80  # characters of a value, in a problem
 _NOT_UTF_8 = f"is not UTF-8: {SAVE_AS}"
+_MAX_ALIKE = 1000  # rows that are remembered to be good, and characters of each
 _MAX_LISTED = 20  # columns, in an error
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 
@@ -567,7 +568,17 @@ def _read_object(path: Path) -> Values:
 
 def problems_of_create(values: Values) -> tuple[Problem, ...]:
     """What keeps a session from being created of these values."""
-    return _problems(lambda: create_params(values))
+    # Most rows of a sheet are alike but for their users, so that one check can serve for many.
+    alike = "" if text_problem(values.get("user")) else repr({**values, "user": ""})
+    if alike in _good:
+        return ()
+    problems = _problems(lambda: create_params(values))
+    if not problems and len(alike) < _MAX_ALIKE and len(_good) < _MAX_ALIKE:
+        _good.add(alike)
+    return problems
+
+
+_good: set[str] = set()
 
 
 # Ids of sessions ----------------------------------------------------------------------------------

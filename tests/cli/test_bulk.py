@@ -673,7 +673,7 @@ def test_other_defaults_make_other_rows(invoke, emulator, rows, folder):
     (folder / "all.json").write_text('{"expires_after": 60}')
     result = resume(invoke, "rows.jsonl", "--defaults", "all.json")
     assert result.exit_code == 2
-    assert "with the same input and the same defaults" in result.stderr
+    assert "with the same input, options and defaults" in result.stderr
 
 
 def test_a_run_that_had_defaults_needs_them_again(invoke, emulator, rows, folder):
@@ -681,7 +681,7 @@ def test_a_run_that_had_defaults_needs_them_again(invoke, emulator, rows, folder
     create(invoke, rows(2), "--defaults", "all.json")
     result = resume(invoke, "rows.jsonl")
     assert result.exit_code == 2
-    assert "was begun with --defaults: give them again." in result.stderr
+    assert "whose options or --defaults set fields of all rows: give them again." in result.stderr
 
 
 def test_a_journal_against_another_base_url_is_not_gone_on_with(

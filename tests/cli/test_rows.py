@@ -539,8 +539,16 @@ def test_defaults_that_cannot_be_read_are_wrong_usage(tmp_path):
 # What a call cannot be made of
 
 
-def test_problems_of_values_are_those_of_create():
-    assert problems_of_create({"user": "ada", "workflow": "wf_1"}) == ()
+def test_problems_of_values_are_those_of_create(monkeypatch):
+    monkeypatch.setattr(_rows, "_good", set())
+    monkeypatch.setattr(_rows, "_MAX_ALIKE", 40)
+    alike = [{"user": user, "workflow": "wf_1"} for user in ["ada", "bob", " ", 5, LONE, "'"]]
+    wrong = [bool(problems_of_create(values)) for values in alike * 2]
+    assert wrong == [False, False, True, True, True, False] * 2
+    assert problems_of_create({"user": "ada", "workflow": 1}) != ()
+    for index in range(99):
+        assert problems_of_create({"user": "ada", "workflow": f"wf_{index}{'x' * index}"}) == ()
+    assert 1 < len(_rows._good) < 40
     assert [path for path, _ in problems_of_create({"user": " ", "expires_after": 0})] == [
         "user",
         "workflow",
