@@ -151,3 +151,19 @@ def test_a_thread_runs_both_ends_in_a_loop_of_its_own():
     assert seen[0] == seen[1]
     assert seen[0][0] is not threading.current_thread()
     assert not thread._thread.is_alive()
+
+
+def test_thread_stopped_before_it_serves_ends():
+    stopped = []
+
+    async def start():
+        thread._is_stopping = True  # as stop() sets it, which did not find a loop to wake
+
+    async def stop():
+        stopped.append(True)
+
+    thread = ServerThread(start, stop)
+    thread.start()
+    thread._thread.join(PATIENCE)
+
+    assert stopped == [True]
