@@ -635,6 +635,7 @@ def test_sessions_to_cancel_are_not_found_one_by_one():
     assert alike.note_failure(refusal(500))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("status", [400, 404, 500])
 @on_virtual_time()
 async def test_rows_that_all_fail_alike_stop_the_run(emulator, status):
@@ -656,6 +657,7 @@ async def test_rows_that_all_fail_alike_stop_the_run(emulator, status):
     assert len(list(rows)) > 900
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("max_failures", [1, 7, None])
 @on_virtual_time()
 async def test_max_failures_can_be_chosen(emulator, max_failures):
@@ -826,6 +828,7 @@ async def test_a_run_that_stands_still_stops_after_max_wait(emulator, max_wait):
     assert {type(outcome.error) for outcome in outcomes} == {RateLimitError}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("milliseconds", "most"), [("0.001", 10), ("0.999", 10), ("1", 270), ("20", 30), ("500", 10)]
 )
@@ -843,7 +846,8 @@ async def test_a_short_wait_does_not_outlast_max_wait(emulator, milliseconds, mo
     assert len(emulator.requests) <= most
 
 
-@pytest.mark.parametrize("backoff", [1e-9, 1e-5, 1e-3])
+@pytest.mark.sweep(every=3)
+@pytest.mark.parametrize("backoff", [1e-5, 1e-9, 1e-3])
 @on_virtual_time()
 async def test_a_short_backoff_does_not_outlast_max_wait(emulator, backoff):
     emulator.fail(status=429, times=400)
@@ -891,6 +895,7 @@ async def test_a_row_that_could_not_be_sent_in_time_says_what_the_gate_waits_for
     assert kinds(outcomes) == {"not_attempted": len(outcomes)}
 
 
+@pytest.mark.unmeasured
 @on_virtual_time()
 async def test_without_max_wait_a_run_stands_still_for_as_long_as_it_takes(emulator):
     emulator.fail(status=429, headers={"Retry-After": "60"}, times=100)
@@ -902,6 +907,7 @@ async def test_without_max_wait_a_run_stands_still_for_as_long_as_it_takes(emula
     assert outcome.elapsed > 100 * 55
 
 
+@pytest.mark.unmeasured
 @on_virtual_time(rate_limit=TokenBucket(rate=1, burst=1, retry_after=1))
 async def test_a_run_that_gets_on_waits_longer_than_max_wait(emulator):
     async with virtual.client(emulator) as client:
@@ -1091,6 +1097,7 @@ async def leave(stream, *, after, version):
     return bool(chunks) and not chunks[-1].get("more_body", True)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("version", ["2.3", "2.4"])
 def test_leaving_a_streaming_response_ends_its_run(version):
     async def main():
@@ -1172,6 +1179,7 @@ async def test_what_a_key_callable_raises_ends_the_run(emulator, raised):
 # Resources
 
 
+@pytest.mark.unmeasured
 @on_virtual_time(latency=1.0)
 async def test_the_pool_fits_the_concurrency(emulator):
     async with virtual.client(emulator, max_connections=60) as client:

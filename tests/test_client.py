@@ -1267,30 +1267,37 @@ def test_an_http_session_must_be_one(http_session):
 
 
 # Development mode logs each step of a task that took 0.1 s, which on a busy machine any may.
-NO_SLOW_STEPS = """
-import logging
+DEBUG = """
+import logging, os, warnings
+warnings.simplefilter("error")
+os.environ["PYTHONASYNCIODEBUG"] = "1"
 logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing"))
 """
 
 
-def run(program, *, code=0):
-    """Run a program in an interpreter of its own, with every warning an error, on an emulator."""
-    with Emulator() as emulator:
-        program = textwrap.dedent(program).format(
-            settings=f"api_key={emulator.api_key!r}, base_url={emulator.base_url!r}"
-        )
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-W", "error", "-c", NO_SLOW_STEPS + program],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr
-        return done.stdout, done.stderr
+@pytest.fixture
+def run(programs):
+    """Run a program on an emulator, in asyncio's debug mode and with every warning an error."""
+
+    def run(program, *, code=0):
+        with Emulator() as emulator:
+            program = textwrap.dedent(program).format(
+                settings=f"api_key={emulator.api_key!r}, base_url={emulator.base_url!r}"
+            )
+            process = programs.start(
+                ["-c", DEBUG + program],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == code, err
+        return out, err
+
+    return run
 
 
-def test_one_client_serves_several_runs_without_a_warning():
+def test_one_client_serves_several_runs_without_a_warning(run):
     out, err = run(
         """
         import asyncio
@@ -1329,7 +1336,7 @@ def test_uvloop_serves_as_well():
         emulator.wait_until(lambda: emulator.connections == 0)
 
 
-def test_a_program_that_forgets_to_close_ends_by_itself():
+def test_a_program_that_forgets_to_close_ends_by_itself(run):
     out, err = run(
         """
         import asyncio

@@ -90,6 +90,7 @@ def test_every_exception_is_public_at_the_top():
     assert all(getattr(chatkit_async, name) is getattr(errors, name) for name in errors.__all__)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_exception_survives_pickling_with_all_it_knows(error, protocol):

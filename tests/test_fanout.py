@@ -229,6 +229,7 @@ async def test_in_order_one_slow_item_holds_up_a_window_of_others_at_most():
     await fanout.close()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("ordered", [False, True])
 def test_what_is_held_does_not_grow_with_the_items(ordered):
     random = Random(1)
@@ -242,14 +243,14 @@ def test_what_is_held_does_not_grow_with_the_items(ordered):
                 await asyncio.sleep(0)
             return index
 
-        fanout = Fanout(work, skip, iter(range(20_000)), concurrency=32, ordered=ordered)
+        fanout = Fanout(work, skip, iter(range(5_000)), concurrency=32, ordered=ordered)
         fanout.start()
         count = 0
         while await fanout.ready():
             held = len(fanout._results) + len(fanout._early)
             most = max(most, held, fanout.read - count, len(asyncio.all_tasks()))
             count += len(fanout.take(random.randrange(1, 64)))
-        assert count == fanout.read == 20_000
+        assert count == fanout.read == 5_000
 
     asyncio.run(main())
 

@@ -119,6 +119,7 @@ def exact_time(loop, time=async_solipsism.EventLoop.time):
     return round(time(loop) * 2**20) / 2**20
 
 
+@pytest.mark.unmeasured
 def test_printed_session_hides_the_secret():
     with Emulator() as emulator:
         options = {"api_key": emulator.api_key, "base_url": emulator.base_url}

@@ -465,6 +465,7 @@ def test_a_burst_of_four_times_the_limit_costs_little_more_than_it_must(latency)
     assert len(model.sent) <= 180
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("latency", [0.001, 0.02, 0.1])
 def test_calls_in_one_go_after_another_use_the_rate(latency):
     model = Model(bucket(25, burst=25, retry_after=1), latency, attempts=3)

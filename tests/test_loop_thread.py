@@ -149,6 +149,7 @@ async def test_a_call_inside_a_running_loop(client):
     assert client.sessions.create(**WANTED).status == "active"
 
 
+@pytest.mark.unmeasured
 def test_fifty_threads_share_a_client(client, emulator):
     together = threading.Barrier(50)
 

@@ -95,6 +95,7 @@ def test_every_module_has_its_layer():
     assert modules <= set().union(*LAYERS)
 
 
+@pytest.mark.unmeasured
 def test_imports_run_downward_only():
     within = {
         (module, name.split(".")[1])
@@ -122,6 +123,7 @@ def test_emulator_has_no_import_cycle():
     assert list(graphlib.TopologicalSorter(below).static_order())[-1] == "__init__"  # or CycleError
 
 
+@pytest.mark.unmeasured
 def test_libraries_are_imported_where_they_belong_only():
     used = {(module, name.split(".")[0]) for module, name in imports()}
 
@@ -133,6 +135,7 @@ def test_libraries_are_imported_where_they_belong_only():
     }
 
 
+@pytest.mark.unmeasured
 def test_names_of_threading_are_looked_up_at_use():
     """gevent may replace them after the import, as under `gunicorn -k gevent --preload`."""
     importing = [

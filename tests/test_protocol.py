@@ -315,6 +315,7 @@ def test_the_request_id_is_the_header_s_whatever_its_case():
     assert Reply(status=200, headers={}, content=b"").clean_request_id(()) is None
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("status", [200, 301, 404, 500])
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
 def test_an_error_is_printable(status, encoding):

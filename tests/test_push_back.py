@@ -41,7 +41,7 @@ def at_work(number, at_once, seed, latency, limit=LIMIT):
     return virtual.run(main())
 
 
-@pytest.mark.sweep(every=4)
+@pytest.mark.sweep(every=9)
 @pytest.mark.parametrize("latency", [0.001, 0.02, 0.1])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_hundred_creates_at_once(seed, latency):

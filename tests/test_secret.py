@@ -251,6 +251,7 @@ def test_every_known_secret_is_masked():
     )
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("length", range(1, 8))
 @pytest.mark.parametrize(
     "around",

@@ -332,6 +332,7 @@ async def test_a_408_closes_the_connection_it_came_on():
 # Fifty connections
 
 
+@pytest.mark.sweep(every=2)
 @pytest.mark.parametrize("moment", ["with", "idle", "after"])
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_surplus_on_fifty_connections_reaches_nobody_else(caller, moment):

@@ -74,6 +74,7 @@ def test_both_runs_have_the_same_names():
 # Rows and outcomes
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("concurrency", [1, 3, 64])
 def test_each_row_has_one_outcome_and_each_user_one_session(create_many, emulator, concurrency):
     with create_many(users(100), concurrency=concurrency) as run:
@@ -286,6 +287,8 @@ def at_once(run, outcomes):
     outcomes += run.results()
 
 
+@pytest.mark.unmeasured
+@pytest.mark.sweep(every=3)
 @pytest.mark.parametrize("take", [one_by_one, at_once])
 @pytest.mark.parametrize("crossing", [*itertools.product(range(12), ["before", "after"])], ids=str)
 def test_ctrl_c_at_any_crossing_loses_nothing(create_many, emulator, monkeypatch, crossing, take):

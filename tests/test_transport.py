@@ -912,6 +912,7 @@ def failing(steps):
     return handle
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("stage", STAGES)
 async def test_proxy_fails_while_it_opens_a_tunnel(either_transport, trusting, stage):
     progress = Progress()

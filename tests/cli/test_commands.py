@@ -93,6 +93,7 @@ def test_starting_imports_neither_rich_nor_the_emulator():
     assert shown.stdout.strip() == b"[]"
 
 
+@pytest.mark.unmeasured
 def test_nothing_else_in_the_package_imports_click_or_rich():
     package = Path(chatkit_async.__file__).parent
     for path in package.rglob("*.py"):

@@ -417,6 +417,7 @@ def chances(clock, headers, wanted):
     return chances
 
 
+@pytest.mark.unmeasured
 async def test_a_fault_by_chance_meets_about_so_many_requests_the_same_for_a_seed(chances):
     fault = Fault(status=503, chance=0.1)
 
@@ -438,12 +439,14 @@ async def test_what_escapes_one_fault_may_meet_the_next(create, emulator):
     assert (await create())[0] == 502
 
 
+@pytest.mark.unmeasured
 async def test_a_scripted_fault_leaves_the_luck_of_the_others_as_it_is(chances):
     luck = Fault(status=503, chance=0.1)
 
     assert await chances(1, luck, Fault(operation="cancel", status=500)) == await chances(1, luck)
 
 
+@pytest.mark.unmeasured
 async def test_times_counts_the_requests_that_a_fault_by_chance_does_meet(http, wanted, emulator):
     emulator.fail(status=503, chance=0.2, times=3)
 

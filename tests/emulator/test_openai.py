@@ -10,6 +10,8 @@ from conversation import CONVERSATION
 
 from chatkit_async.emulator import Emulator, TokenBucket
 
+pytestmark = pytest.mark.unmeasured
+
 OPTIONS = {"max_retries": 0, "_strict_response_validation": True}
 
 EVERYTHING = {

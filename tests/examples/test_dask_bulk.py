@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -38,6 +39,8 @@ def start(emulator, examples, journals, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # One process imports dask, and the workers are forks of it.
+            env=os.environ | {"DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "forkserver"},
         )
         started.append(process)
         return process
@@ -71,7 +74,7 @@ def workers(process):
     return [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
+        if "forkserver" in " ".join(child.parent().cmdline())
     ]
 
 

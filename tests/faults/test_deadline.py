@@ -18,6 +18,8 @@ from servers import HANG, http, replying, serve
 
 from chatkit_async import APIError, APITimeoutError, AsyncChatKit, ChatKit, RateLimitError
 
+pytestmark = pytest.mark.unmeasured
+
 NOISE = 1e-3
 """Seconds: virtual time passes in steps, and each is a little late."""
 
@@ -55,7 +57,6 @@ async def measured(client, **options):
     return error, now() - started
 
 
-@pytest.mark.unmeasured
 @pytest.mark.sweep(every=5)
 @pytest.mark.parametrize("max_retries", [0, 2, 100])
 @pytest.mark.parametrize("attempt_timeout", [None, 3.0])
@@ -104,7 +105,6 @@ limits = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.unmeasured
 @given(
     faults=st.lists(behaviours, max_size=8),
     calls=st.integers(1, 5),

@@ -18,6 +18,8 @@ from faults.table import NEVER, Fault
 from chatkit_async import APIError, BadRequestError, Secret
 from chatkit_async._protocol import read
 
+pytestmark = pytest.mark.unmeasured
+
 hunter = Hunter(KEY)
 
 

@@ -12,12 +12,13 @@ from servers import SESSION
 
 from chatkit_async import ChatSession
 
+pytestmark = pytest.mark.unmeasured
+
 EXTENTS = {"first attempt": 1, "first two": 2, "every attempt": EVERY_ATTEMPT}
 
 hunter = Hunter(KEY, SESSION["client_secret"])
 
 
-@pytest.mark.unmeasured
 @pytest.mark.sweep(every=11)
 @pytest.mark.parametrize("times", EXTENTS.values(), ids=EXTENTS)
 @pytest.mark.parametrize("call", [asynchronous, blocking], ids=["async", "sync"])

@@ -27,6 +27,8 @@ from chatkit_async import (
     ResponseValidationError,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 NEXT_KEY = "sk-proj-Rt5Yh8Kj2Lm6Nb3Vc9Xz4Qw7Er1"
 CLIENT_SECRET = SESSION["client_secret"]
 
@@ -48,7 +50,6 @@ async def awaited():
 SOURCES = {"environment": None, "function": lambda: KEY, "coroutine function": awaited}
 
 
-@pytest.mark.unmeasured
 @pytest.mark.sweep(every=7)
 @pytest.mark.parametrize("call", [asynchronous, blocking], ids=["async", "sync"])
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)

@@ -21,6 +21,8 @@ from chatkit_async import AsyncChatKit, ChatKit, ChatKitError
 from chatkit_async.cli import commands
 from chatkit_async.emulator import Emulator
 
+pytestmark = pytest.mark.unmeasured
+
 CREATE = ("create", "--user", "user_123", "--workflow", "wf_123")
 PLAIN_KEY = "sk-proj-Rt5Yh8Kj2Lm6Nb3Vc9Xz4Qw7Er1"  # one that a URL can hold as it is
 ECHO = {"error": {"message": f"no: {KEY}", "code": KEY}, "client_secret": SESSION["client_secret"]}
@@ -237,7 +239,6 @@ def test_a_key_that_is_an_argument_all_the_same_is_not_repeated(option):
     assert Hunter(KEY).found(output) == []
 
 
-@pytest.mark.unmeasured
 @pytest.mark.skipif(sys.platform == "win32", reason="ends the emulator by Ctrl-C")
 def test_the_emulators_command_shows_no_secret(programs, environment):
     program = ["-m", "chatkit_async", "emulator", "--json"]

@@ -19,7 +19,7 @@ FIRST = 0 if "CI" in os.environ else int.from_bytes(os.urandom(3)) * SEEDS
 pytestmark = pytest.mark.unmeasured
 
 
-@pytest.mark.sweep(every=20)
+@pytest.mark.sweep(every=40)
 @pytest.mark.parametrize("batch", range(SEEDS // AT_ONCE))
 def test_what_must_hold_does(batch):
     for seed in range(FIRST + batch * AT_ONCE, FIRST + (batch + 1) * AT_ONCE):
@@ -30,13 +30,13 @@ def test_what_must_hold_does(batch):
             raise
 
 
-@pytest.mark.sweep(every=4)
+@pytest.mark.sweep(every=10)
 @pytest.mark.parametrize("seed", range(20))
 def test_a_seed_tells_the_same_story_each_time(seed):
     assert story.play(seed) == story.play(seed)
 
 
-@pytest.mark.sweep(every=10)
+@pytest.mark.sweep(every=20)
 @pytest.mark.parametrize("batch", range(BULK_SEEDS // BULK_AT_ONCE))
 def test_every_row_of_a_bulk_run_is_accounted_for(batch):
     for seed in range(FIRST + batch * BULK_AT_ONCE, FIRST + (batch + 1) * BULK_AT_ONCE):
@@ -47,7 +47,7 @@ def test_every_row_of_a_bulk_run_is_accounted_for(batch):
             raise
 
 
-@pytest.mark.sweep(every=4)
+@pytest.mark.sweep(every=10)
 @pytest.mark.parametrize("seed", range(10))
 def test_a_seed_tells_the_same_bulk_run_each_time(seed):
     assert bulk_story.play(seed) == bulk_story.play(seed)
