@@ -23,6 +23,7 @@ from chatkit_async.cli._job import Again, Job, Printed, Sink, Source
 from chatkit_async.cli._journal import Header, Journal
 from chatkit_async.cli._line_file import lock
 from chatkit_async.cli._options import (
+    base_url_option,
     command_with,
     debug_option,
     secret_option,
@@ -66,34 +67,34 @@ _FORMATS = {
 }
 
 
-@click.group(short_help="Create or cancel many sessions, from a file.")
+@click.group(short_help="Create or cancel many sessions from a file.")
 def bulk() -> None:
-    """Create or cancel many sessions, from a file, with a journal to resume by."""
+    """Create or cancel many sessions from a file. A journal lets you resume a run."""
 
 
 bulk.add_command(status)
 
 
 def _run_options(command: F) -> F:
-    """Add what both commands have."""
+    """Add the options that both commands have."""
     options: tuple[Callable[[Any], Any], ...] = (
         click.option(
             "-o",
             "--output",
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="FILE",
-            help="Where outcomes go: the journal to --resume by. Default: -, stdout.",
+            help="Write outcomes to this journal, for --resume. Default: -, stdout.",
         ),
-        click.option("--resume", is_flag=True, help="Go on with the run that FILE is of."),
+        click.option("--resume", is_flag=True, help="Continue the run of FILE."),
         click.option(
             "--retry-unknown",
             is_flag=True,
-            help="With --resume: send rows again whose reply never came.",
+            help="With --resume: also send rows with an unknown outcome.",
         ),
         click.option(
             "--retry-rejected",
             is_flag=True,
-            help="With --resume: send rows again that were rejected, as they are now.",
+            help="With --resume: also send rejected rows, as they are now.",
         ),
         click.option("--dry-run", is_flag=True, help="Check every row, and send nothing."),
         click.option(
@@ -102,13 +103,13 @@ def _run_options(command: F) -> F:
             default=CONCURRENCY,
             show_default=True,
             metavar="N",
-            help="Requests in flight, at most.",
+            help="Maximum number of requests in flight.",
         ),
         click.option(
             "--rate",
             type=float,
             metavar="N",
-            help="Rows started per second, at most. Default: no limit.",
+            help="Maximum number of rows started per second. Default: no limit.",
         ),
         click.option(
             "--max-failures",
@@ -116,13 +117,17 @@ def _run_options(command: F) -> F:
             default=MAX_FAILURES,
             show_default=True,
             metavar="N",
-            help="Stop when N rows fail alike before any succeeds. 0: go on.",
+            help="Stop if the first N rows fail in the same way. 0: never.",
         ),
-        click.option("--limit", type=click.IntRange(1), metavar="N", help="Send N rows, and end."),
+        click.option("--limit", type=click.IntRange(1), metavar="N", help="Send at most N rows."),
         click.option(
-            "-q", "--quiet", is_flag=True, help="No progress, and no summary of a full success."
+            "-q",
+            "--quiet",
+            is_flag=True,
+            help="Show no progress, and no summary if every row succeeds.",
         ),
-        timeout_option("Limit of each row, waits for the rate limit not counted."),
+        timeout_option("Time limit of each row, without waits for the rate limit."),
+        base_url_option,
         debug_option,
     )
     for option in reversed(options):
@@ -146,7 +151,7 @@ def _unless_stdout(output: Path | None) -> Path | None:
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What both commands were told."""
+    """The options of both commands."""
 
     output: Path | None = attrs.field(converter=_unless_stdout)
     resume: bool
@@ -172,7 +177,7 @@ class Options:
             )
         # Not click's own range, which lets NaN through; and here, before there is a journal.
         if self.rate is not None and not 0 < self.rate < inf:
-            raise click.UsageError("--rate should be more than 0, and finite.")
+            raise click.UsageError(f"--rate must be greater than 0 and finite, got {self.rate}.")
 
     def bounds(self) -> dict[str, Any]:
         """Return the bounds of the run, as its method takes them."""
@@ -247,11 +252,9 @@ _SOURCE = click.argument(
     metavar="FILE",
     help="JSON or TOML: fields for rows and options that do not say otherwise.",
 )
+@click.option("--renew-expired", is_flag=True, help="With --resume: also replace expired sessions.")
 @click.option(
-    "--renew-expired", is_flag=True, help="With --resume: create sessions anew that are over."
-)
-@click.option(
-    "--no-output", is_flag=True, help="Do not ask for -o FILE, without which secrets are lost."
+    "--no-output", is_flag=True, help="Do not ask if -o FILE is missing, and all secrets are lost."
 )
 @secret_option
 @_run_options
@@ -269,13 +272,13 @@ def create(
     defaults_path: Path | None,
     **options: Any,
 ) -> None:
-    """Create a session for each row of INPUT, which is CSV, JSON lines, or - for stdin.
+    """Create a session for each row of INPUT: CSV, JSON lines, or - for stdin.
 
     Each outcome is a line of JSON in FILE, which only you can read: it holds the client secrets.
-    With --resume the same command goes on where it ended, however that was.
+    After any end, the same command with --resume continues the run.
 
     \b
-      chatkit-async bulk create users.csv --defaults workflow.toml -o out.jsonl
+      chatkit-async bulk create users.csv --workflow wf_123 -o out.jsonl
     """  # noqa: D301 - click wants the character itself
     fields = {name: options.pop(name) for name in ("workflow", "expires_after", "rate_limits")}
     given = Options(**options)
@@ -317,11 +320,13 @@ def create(
 @_run_options
 @click.pass_context
 def cancel(context: click.Context, /, *, source: Path, **options: Any) -> None:
-    """Cancel the sessions of INPUT: the journal of a run that created them, or their ids.
+    """Cancel the sessions of INPUT: the journal of `bulk create`, or ids, one to a line.
 
-    Ids stand one to a line, by themselves or as the "id" of a JSON object; - is stdin. With FILE
-    it has a journal of its own, and can be resumed as well.
-    """
+    An id can be the "id" of a JSON object too; - is stdin. With -o FILE the run can be resumed.
+
+    \b
+      chatkit-async bulk cancel out.jsonl -o cancelled.jsonl
+    """  # noqa: D301 - click wants the character itself
     given = Options(**options)
     with _opened(source, journal=True) as (stream, status):
         rows = Source(IdDecoder(), stream, status)

@@ -30,7 +30,23 @@ CLOCK_TOLERANCE = 5.0
 """Seconds; a reply's Date has whole ones, and travels."""
 
 
-async def connection(target: Target, timeout: float) -> AsyncIterator[Finding]:
+ALLOW_LIST = "https://platform.openai.com/settings/organization/security/domain-allowlist"
+
+BROWSER = Finding(
+    "browser",
+    "skipped",
+    "cannot be checked from here. If sessions are created, and the chat stays empty:",
+    (
+        f"Add your site to the domain allow-list: {ALLOW_LIST}",
+        "Leave out the workflow's version: 'latest' creates sessions that do not work.",
+        "Use a key of the project that the workflow belongs to.",
+    ),
+)
+
+
+async def connection(
+    target: Target, timeout: float, workflow: str | None = None
+) -> AsyncIterator[Finding]:
     """Look at each step of the way to the API, up to the first that fails."""
     if target.base_url is None:
         yield Finding("connection", "skipped", "not tried, as a setting is wrong")
@@ -52,6 +68,9 @@ async def connection(target: Target, timeout: float) -> AsyncIterator[Finding]:
     yield await _threads(timeout, sessions_refused=finding.state == "failed")
     if (date := headers.get("Date")) is not None:
         yield clock(date, time.time())
+    if finding.state == "ok" and workflow is not None:
+        yield await _workflow(timeout, workflow)
+    yield BROWSER
 
 
 @attrs.frozen(kw_only=True)
@@ -181,6 +200,23 @@ async def _threads(timeout: float, *, sessions_refused: bool) -> Finding:
 
 def _status(error: APIStatusError) -> str:
     return f"the API replied {error.status_code} to GET {THREADS_ROUTE} (request id {error.request_id})"
+
+
+async def _workflow(timeout: float, workflow: str) -> Finding:
+    """Create a session of a workflow, and cancel it."""
+    try:
+        async with (
+            AsyncChatKit(timeout=timeout, max_retries=0) as client,
+            client.sessions.open(user="chatkit-async-doctor", workflow=workflow, expires_after=60),
+        ):
+            pass
+    except NotFoundError:
+        said = f"{workflow} was not found with this key"
+        advice = "Is it published? Use its id and a key of the same project."
+        return Finding("workflow", "failed", said, (advice, WITHDRAWAL))
+    except ChatKitError as error:
+        return Finding("workflow", "failed", str(error))
+    return Finding("workflow", "ok", f"a session of {workflow} was created, and cancelled")
 
 
 def _judged(error: APIStatusError) -> Finding:

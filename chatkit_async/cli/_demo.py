@@ -30,7 +30,7 @@ EMULATED_WORKFLOW = "wf_demo"
     default=20,
     show_default=True,
     metavar="N",
-    help="How many sessions to create at once.",
+    help="Number of sessions to create at once.",
 )
 @timeout_option()
 @json_option
@@ -47,10 +47,12 @@ def demo(
 ) -> None:
     """Create a session, show what a browser is given, cancel it, then create many at once.
 
-    Without --live it needs no key and no network: it brings its own small copy of the API, an
-    emulator on this machine. With --live it does the same on the real API, and says first what it
-    is about to create.
-    """
+    It needs no key and no network: it starts an emulator of the API on this machine. With --live
+    it uses the real API, and first says what it will create.
+
+    \b
+      chatkit-async demo --sessions 5
+    """  # noqa: D301 - click wants the character itself
     if live and not workflow:
         raise click.UsageError("--live needs --workflow wf_...: the workflow to make sessions of.")
     if workflow and not live:

@@ -125,32 +125,37 @@ def _wait(retry_after: str | None) -> "RetryAfter":
                 raise ValueError(message) from None
 
 
-@click.command(short_help="Serve the API on this machine, to try things on.")
+@click.command(short_help="Serve an emulator of the API on this machine.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Where to listen. Default: a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="The port to listen on. Default: a free one.",
 )
 @click.option(
-    "--rate-limit", type=float, metavar="N", help="Requests a second; more are refused with 429."
+    "--rate-limit", type=float, metavar="N", help="Requests per second. More are refused with 429."
 )
-@click.option("--burst", type=int, metavar="N", help="How many at once. Default: as in a second.")
+@click.option(
+    "--burst", type=int, metavar="N", help="Requests at once. Default: those of a second."
+)
 @click.option(
     "--window",
     type=float,
     metavar="SECONDS",
-    help="Count the requests of --rate-limit in windows of so many seconds, not by the second.",
+    help="Count the requests of --rate-limit in fixed windows of this length.",
 )
 @click.option(
     "--retry-after",
     metavar="SECONDS",
-    help="What a 429 asks to wait: seconds, 'exact' for as long as it takes, or 'none'. "
+    help="The wait that a 429 asks for: seconds, 'exact' for the time needed, or 'none'. "
     "Default: exact.",
 )
-@click.option("--per-key", is_flag=True, help="Count for each API key apart.")
+@click.option("--per-key", is_flag=True, help="Count the requests of each API key separately.")
 @click.option(
     "--latency",
     metavar="SECONDS",
     callback=_latency,
-    help="Seconds that each reply takes, or uniform:LOW:HIGH, exponential:MEAN, "
+    help="Seconds before each reply, or uniform:LOW:HIGH, exponential:MEAN, "
     "lognormal:MEDIAN:SIGMA.",
 )
 @click.option(
@@ -159,52 +164,52 @@ def _wait(retry_after: str | None) -> "RetryAfter":
     multiple=True,
     metavar="FAULT",
     callback=_faults,
-    help="What goes wrong, such as 'status=503; retry-after=1; chance=0.1' or "
+    help="A fault, such as 'status=503; retry-after=1; chance=0.1' or "
     "'operation=cancel; user=ada; every=3; drop=close'. Repeatable.",
 )
 @click.option(
-    "--off-schema", is_flag=True, help="Answer as the API's documentation shows, off its schema."
+    "--off-schema",
+    is_flag=True,
+    help="Reply as the API's documentation shows, which breaks its schema.",
 )
 @click.option(
     "--retired",
     is_flag=True,
-    help="Refuse each create with 410, as the hosted service may once it has ended.",
+    help="Refuse each create with 410, as the hosted service may after its end.",
 )
 @click.option(
     "--deleted-cursor",
     type=click.Choice(["error", "ignore", "accept"]),
     default="error",
-    help="What a list does with a cursor that was deleted: refuse it, start at its beginning, or "
-    "continue from there. Default: error.",
+    help="For a deleted cursor, a list replies with an error, starts at its beginning, or "
+    "continues from there. Default: error.",
 )
 @click.option(
     "--state",
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
-    help="JSON lines with the threads, sessions and faults there are, and what time it is.",
+    help="JSON lines with threads, sessions, faults and the time to begin with.",
 )
 @click.option(
     "--workflow",
     "workflows",
     multiple=True,
     metavar="ID",
-    help="A workflow that there is; others are not found. Repeatable. Default: any.",
+    help="A workflow that exists; others are not found. Repeatable. Default: any.",
 )
 @click.option(
-    "--check-key", is_flag=True, help="Accept no key but the one it prints. Default: any."
+    "--check-key", is_flag=True, help="Accept only the key that is printed. Default: any."
 )
-@click.option("--allow-real-keys", is_flag=True, help="Let keys through that look like real ones.")
+@click.option("--allow-real-keys", is_flag=True, help="Accept keys that look real.")
 @click.option(
     "--time",
     "now",
     metavar="WHEN",
     callback=_time,
-    help="What time it is: Unix seconds, or 2027-01-01T12:00:00Z. Default: the real time.",
+    help="The time: Unix seconds, or 2027-01-01T12:00:00Z. Default: the real time.",
 )
-@click.option("--freeze", is_flag=True, help="Let time stand still, until it is moved.")
-@click.option(
-    "--seed", type=int, default=0, help="Ids, and what happens by chance, follow from it."
-)
+@click.option("--freeze", is_flag=True, help="Stop the clock until it is moved.")
+@click.option("--seed", type=int, default=0, help="The seed of ids and of random faults.")
 @json_option
 def emulator(
     *,
@@ -230,11 +235,13 @@ def emulator(
 ) -> None:
     """Serve the ChatKit API on this machine, until Ctrl-C.
 
-    Prints on stdout what to set in another terminal to use it, and on stderr a line for each
-    request. It takes any workflow and any key that does not look real, keeps what it makes in
-    memory, and cannot be reached from other machines. While it serves, its state can be read and
-    set in JSON, under /_emulator/.
-    """
+    Prints the settings for another terminal on stdout, and a line for each request on stderr. It
+    accepts any workflow and any key that does not look real, keeps its data in memory, and listens
+    on this machine only. Its state can be read and changed as JSON under /_emulator/.
+
+    \b
+      chatkit-async emulator --port 8090 --rate-limit 25
+    """  # noqa: D301 - click wants the character itself
     from chatkit_async.emulator import Clock, Emulator  # noqa: PLC0415 - see above
 
     limit = _rate_limit(rate_limit, burst, window, retry_after, per_key=per_key)

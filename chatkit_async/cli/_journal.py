@@ -224,7 +224,7 @@ class Journal(LineFile):
         if self.header.base_url != header.base_url:
             raise click.UsageError(
                 f"{self._path} is of a run against {self.header.base_url}, and the base URL is now "
-                f"{header.base_url}: set OPENAI_BASE_URL to what it was."
+                f"{header.base_url}: pass --base-url {self.header.base_url}."
             )
         if self.header.defaults is not None and header.defaults is None:
             raise click.UsageError(

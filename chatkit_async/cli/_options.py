@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 import logging
+import os
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar, cast
@@ -16,6 +17,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 ARGUMENTS = "chatkit_async.arguments"
 """The key of the program's arguments in `meta` of click's context."""
+
+BASE_URL_OPTION = "chatkit_async.base_url"
+"""The key of `--base-url` in `meta` of click's context."""
 
 logger = logging.getLogger("chatkit_async")
 
@@ -50,6 +54,27 @@ def _log(context: click.Context, _parameter: click.Parameter, wanted: bool) -> N
     context.find_root().call_on_close(end)
 
 
+def _use_base_url(context: click.Context, _parameter: click.Parameter, url: str | None) -> None:
+    """Let the option count for the variable, as everything reads that."""
+    if url is None:
+        return
+    context.meta[BASE_URL_OPTION] = url
+    before = os.environ.get("OPENAI_BASE_URL", "")  # blank counts as unset
+    os.environ["OPENAI_BASE_URL"] = url
+    context.find_root().call_on_close(lambda: os.environ.update(OPENAI_BASE_URL=before))
+
+
+def base_url_option(command: F) -> F:
+    """Add `--base-url`, which takes effect by itself."""
+    return click.option(
+        "--base-url",
+        expose_value=False,
+        callback=_use_base_url,
+        metavar="URL",
+        help="Where the API is. Default: OPENAI_BASE_URL, or OpenAI's API.",
+    )(command)
+
+
 def debug_option(command: F) -> F:
     """Add `--debug`, which takes effect by itself."""
     return click.option(
@@ -76,7 +101,7 @@ def secret_option(command: F) -> F:
 
 
 def timeout_option(
-    text: str = "Limit of each call, every attempt and wait included.",
+    text: str = "Time limit of each call, with all attempts and waits.",
 ) -> Callable[[F], F]:
     """Add `--timeout`."""
     return click.option(

@@ -8,6 +8,7 @@ import click
 
 from chatkit_async.cli._failures import exit_code
 from chatkit_async.cli._options import (
+    base_url_option,
     debug_option,
     json_option,
     secret_option,
@@ -43,29 +44,33 @@ from chatkit_async.sessions import AsyncSessions
 P = TypeVar("P")
 
 
-@click.command(short_help="Create a session, for one user of yours.")
-@click.option("--user", required=True, help="Your own id of the end user.")
+@click.command(short_help="Create a session for a user.")
+@click.option("--user", required=True, help="Your own id for the end user.")
 @click.option("--workflow", required=True, metavar="ID", help="The workflow to run, wf_...")
 @click.option("--workflow-version", metavar="VERSION", help="Default: the latest deployed one.")
 @state_variable_option
-@click.option("--tracing/--no-tracing", default=None, help="Whether runs are traced.")
+@click.option("--tracing/--no-tracing", default=None, help="Trace the runs of the workflow.")
 @click.option(
     "--expires-after", type=int, metavar="SECONDS", help="1 to 600. The API's default: 600."
 )
 @click.option(
     "--rate-limit", type=int, metavar="N", help="Requests per minute. The API's default: 10."
 )
+@click.option("--thread-titles/--no-thread-titles", default=None, help="Give threads titles.")
+@click.option("--file-upload/--no-file-upload", default=None, help="Let users upload files.")
 @click.option(
-    "--thread-titles/--no-thread-titles", default=None, help="Whether threads are given titles."
+    "--max-file-size",
+    type=int,
+    metavar="MB",
+    help="Maximum size of a file in megabytes, up to 512.",
 )
-@click.option("--file-upload/--no-file-upload", default=None, help="Whether users can upload.")
-@click.option("--max-file-size", type=int, metavar="MB", help="Megabytes a file may have, to 512.")
-@click.option("--max-files", type=int, metavar="N", help="How many files a session may have.")
-@click.option("--history/--no-history", default=None, help="Whether earlier threads are shown.")
-@click.option("--recent-threads", type=int, metavar="N", help="How many of them are shown.")
+@click.option("--max-files", type=int, metavar="N", help="Maximum number of files in a session.")
+@click.option("--history/--no-history", default=None, help="Show earlier threads.")
+@click.option("--recent-threads", type=int, metavar="N", help="Number of earlier threads to show.")
 @timeout_option()
 @json_option
 @secret_option
+@base_url_option
 @debug_option
 def create(
     *,
@@ -88,7 +93,7 @@ def create(
 ) -> None:
     """Create a session with the key in OPENAI_API_KEY, and print it.
 
-    Its client secret is masked unless --show-secret is given. For a script:
+    The client secret is masked unless --show-secret is given. For a script:
 
     \b
       chatkit-async create --user u_1 --workflow wf_1 --json --show-secret
@@ -151,15 +156,19 @@ async def _create(params: SessionCreateParams, timeout: float) -> ChatSession:
 @click.argument("session_ids", nargs=-1, required=True, metavar="SESSION_ID...")
 @timeout_option()
 @json_option
+@base_url_option
 @debug_option
 @click.pass_context
 def cancel(
     context: click.Context, /, *, session_ids: tuple[str, ...], timeout: float, as_json: bool
 ) -> None:
-    """Cancel sessions: their client secrets open no new requests.
+    """Cancel sessions, so that their client secrets stop working.
 
-    Every id is tried, whatever becomes of the others.
-    """
+    All ids are tried, even if one fails.
+
+    \b
+      chatkit-async cancel cksess_123
+    """  # noqa: D301 - click wants the character itself
     codes: list[int] = []
     for given, result in zip(session_ids, run(_cancel(session_ids, timeout)), strict=True):
         session_id = without_secrets(given)  # someone cancels by client secret instead of id

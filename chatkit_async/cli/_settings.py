@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 import attrs
+import click
 
 from chatkit_async._settings import Settings, is_loopback, key_problem
 from chatkit_async.cli._finding import Finding
+from chatkit_async.cli._options import BASE_URL_OPTION
 from chatkit_async.cli._output import masked
 from chatkit_async.errors import ConfigurationError
 from chatkit_async.options import BASE_URL, ClientOptions
@@ -151,6 +153,9 @@ def _id(name: str, prefix: str, problem: str) -> Finding:
 
 def _source(name: str) -> str:
     value = os.environ.get(name)
+    context = click.get_current_context(silent=True)
+    if name == "OPENAI_BASE_URL" and context is not None and BASE_URL_OPTION in context.meta:
+        return "--base-url"
     if value is None:
         return "default"
     return "environment" if value.strip() else f"default: {name} is set, but blank"
@@ -167,7 +172,10 @@ def _proxy(base_url: str, proxy: Secret | None, problem: str) -> Finding:
     if is_loopback(host):
         return Finding("proxy", "ok", "none: this machine is reached without one")
     if variable is not None:
-        return Finding("proxy", "ok", f"none: {variable} is set, but not for {host}")
+        return Finding("proxy", "ok", f"none: {variable} is set, but NO_PROXY names {host}")
+    if (other := _variable("http_proxy")) is not None:
+        said = f"none: {other} is for http:// addresses"
+        return Finding("proxy", "warning", said, ("Set HTTPS_PROXY if a proxy is the way out.",))
     return Finding("proxy", "ok", "none (default)")
 
 

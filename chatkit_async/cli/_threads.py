@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from chatkit_async.cli._export_file import PAGE_SIZE, parts_of
-from chatkit_async.cli._options import debug_option, json_option, timeout_option
+from chatkit_async.cli._options import base_url_option, debug_option, json_option, timeout_option
 from chatkit_async.cli._output import note, write, write_json
 from chatkit_async.cli._running import run
 from chatkit_async.cli._threads_export import export
@@ -28,6 +28,7 @@ def threads() -> None:
 )
 @timeout_option("Limit of each request, every attempt and wait included.")
 @json_option
+@base_url_option
 @debug_option
 def list_(*, user: str | None, limit: int | None, timeout: float, as_json: bool) -> None:
     """List threads, the newest first: id, time of creation, user and title.
@@ -71,6 +72,7 @@ async def _list(user: str | None, limit: int | None, timeout: float, *, as_json:
 )
 @timeout_option("Limit of each request, every attempt and wait included.")
 @json_option
+@base_url_option
 @debug_option
 def show(*, thread_id: str, export_path: Path | None, timeout: float, as_json: bool) -> None:
     """Print the transcript of a thread: who said what, and when.

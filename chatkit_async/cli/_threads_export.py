@@ -14,7 +14,7 @@ from chatkit_async._protocol import THREADS_ROUTE
 from chatkit_async.cli._export_file import PAGE_SIZE, ExportFile, MarkdownFolder, Sink
 from chatkit_async.cli._failures import exit_code
 from chatkit_async.cli._job import SHOWN, Interruptible, beside, flushed
-from chatkit_async.cli._options import command_with, debug_option, json_option
+from chatkit_async.cli._options import base_url_option, command_with, debug_option, json_option
 from chatkit_async.cli._output import counted, note, without_secrets, write_json
 from chatkit_async.cli._progress import Progress
 from chatkit_async.cli._running import run
@@ -296,6 +296,7 @@ class Export(Interruptible):
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary of a full success.")
 @json_option
+@base_url_option
 @debug_option
 @click.pass_context
 def export(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import chatkit_async
+from chatkit_async import cli
+from chatkit_async.emulator import Emulator
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -43,27 +48,47 @@ def test_the_help_states_the_exit_codes_and_the_environment(invoke):
         assert f" {line}\n" in shown
 
 
-def test_the_help_fits_a_terminal_of_80_columns(invoke):
-    for command in (
-        [],
-        ["demo"],
-        ["create"],
-        ["cancel"],
-        ["bulk"],
-        ["threads"],
-        ["threads", "list"],
-        ["threads", "show"],
-        ["threads", "export"],
-        ["emulator"],
-        ["doctor"],
-    ):
-        shown = invoke(*command, "--help").stdout
-        assert max(map(len, shown.splitlines())) <= 80
+def every_command(command=cli.commands, path=()):
+    """The arguments that lead to each command, those of groups first."""
+    yield list(path)
+    for name, each in getattr(command, "commands", {}).items():
+        yield from every_command(each, (*path, name))
 
 
-def test_no_option_takes_the_key(invoke):
-    for command in ("demo", "create", "cancel", "emulator", "doctor"):
-        assert "--api-key" not in invoke(command, "--help").stdout
+COMMANDS = list(every_command())
+PROGRAMS = [path for path in COMMANDS if [*path] not in [each[:-1] for each in COMMANDS if each]]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_fits_80_columns_and_takes_no_key(invoke, path):
+    shown = invoke(*path, "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "--api-key" not in shown
+    local = path not in PROGRAMS or path in (["demo"], ["emulator"], ["bulk", "status"])
+    assert local or "\n  --base-url URL " in shown
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=" ".join)
+def test_help_has_one_example_that_runs(invoke, environment, monkeypatch, tmp_path, path):
+    monkeypatch.chdir(tmp_path)
+    Path("users.csv").write_text("user\nada\n")
+    state = [
+        {"session": {"id": "cksess_123", "user": "ada", "workflow": {"id": "wf_123"}}},
+        {"thread": {"id": "cthr_123", "user": "ada"}},
+    ]
+    Path("state.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in state))
+    monkeypatch.setattr("chatkit_async.cli._emulator.run", lambda serving: serving.close())
+    shown = invoke(*path, "--help").stdout
+    (example,) = re.findall(r"^    chatkit-async (.*)$", shown, re.MULTILINE)
+    arguments = shlex.split(example)
+    assert arguments[: len(path)] == path
+    with Emulator(state="state.jsonl") as emulator:
+        environment.setenv("OPENAI_BASE_URL", emulator.base_url)
+        environment.setenv("OPENAI_API_KEY", emulator.api_key)
+        if path[0] == "bulk" and path != ["bulk", "create"]:
+            invoke("bulk", "create", "users.csv", "--workflow", "wf_123", "-o", "out.jsonl")
+        result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
 
 
 def test_an_unknown_command_is_wrong_usage(invoke):

@@ -59,6 +59,7 @@ async def test_every_step_is_taken_and_nothing_changed(examine, emulator):
         "request": "ok",
         "threads": "ok",
         "clock": "ok",
+        "browser": "skipped",
     }
     assert found["name"].said == "127.0.0.1 is 127.0.0.1"
     request, probe = emulator.requests

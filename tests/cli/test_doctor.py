@@ -17,9 +17,35 @@ def test_all_is_well_against_the_emulator(invoke, emulator):
     assert result.exit_code == 0
     assert result.stderr == ""
     states = [line.split()[:2] for line in result.stdout.splitlines() if line[0] != " "]
-    assert {state for state, _ in states} == {"ok"}
+    assert {state for state, check in states if check != "browser:"} == {"ok"}
+    assert "domain allow-list" in result.stdout
     assert emulator.api_key not in result.stdout
     assert not emulator.sessions
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code", "said"),
+    [
+        ({}, 0, "ok       workflow: a session of wf_1 was created, and cancelled\n"),
+        ({"status": 404}, 1, "failed   workflow: wf_1 was not found with this key\n"),
+        ({"status": 400}, 1, "failed   workflow: the API replied 400"),
+    ],
+)
+def test_workflow_is_tried_if_asked(invoke, emulator, fault, exit_code, said):
+    if fault:
+        emulator.fail(operation="create", **fault)
+    result = invoke("doctor", "--workflow", "wf_1")
+    assert result.exit_code == exit_code
+    assert said in result.stdout
+    assert [session.status for session in emulator.sessions.values()] == ["cancelled"] * (not fault)
+
+
+def test_base_url_can_be_an_option(invoke, emulator, environment):
+    environment.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    result = invoke("doctor", "--base-url", emulator.base_url)
+    assert f"OPENAI_BASE_URL: {emulator.base_url} (--base-url)\n" in result.stdout
+    assert result.exit_code == 0
+    assert "(environment)" in invoke("doctor").stdout  # it counts for one command
 
 
 def test_a_missing_key_is_4(invoke, emulator, environment):

@@ -167,9 +167,24 @@ def test_a_proxy_is_shown_without_its_password_and_with_its_variable(found, name
     assert settings()[0].proxy == "http://me:pass@proxy.example:3128"
 
 
-def test_a_proxy_that_is_not_for_this_host_is_told(found):
-    finding = found("proxy", HTTPS_PROXY="http://proxy.example:3128", NO_PROXY="api.openai.com")
-    assert finding.said == "none: HTTPS_PROXY is set, but not for api.openai.com"
+@pytest.mark.parametrize(
+    ("variables", "state", "said"),
+    [
+        (
+            {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "api.openai.com"},
+            "ok",
+            "none: HTTPS_PROXY is set, but NO_PROXY names api.openai.com",
+        ),
+        (
+            {"HTTP_PROXY": "http://proxy.example:3128"},
+            "warning",
+            "none: HTTP_PROXY is for http:// addresses",
+        ),
+    ],
+)
+def test_proxy_that_is_not_used_is_explained(found, variables, state, said):
+    finding = found("proxy", **variables)
+    assert (finding.state, finding.said) == (state, said)
 
 
 def test_this_machine_is_reached_without_a_proxy(found):
