@@ -13,7 +13,6 @@ import pickle
 import re
 import ssl
 import subprocess
-import sys
 import textwrap
 import threading
 import traceback
@@ -338,22 +337,6 @@ TRANSIENT = {
     "forced": {"status": 400, "headers": {"x-should-retry": "true"}},
 }
 
-FINAL = {
-    "400": {"status": 400},
-    "401": {"status": 401},
-    "403": {"status": 403},
-    "404": {"status": 404},
-    "418": {"status": 418},
-    "422": {"status": 422},
-    "425": {"status": 425},
-    "no quota": {"status": 429, "code": "insufficient_quota"},
-    "forbidden": {"status": 500, "headers": {"x-should-retry": "false"}},
-    "redirect": {"status": 307, "headers": {"Location": "/"}},
-    "empty": {"body": b""},
-    "list": {"body": []},
-    "HTML": {"body": "<html>", "content_type": "text/html"},
-}
-
 
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
 async def test_what_may_fare_better_is_tried_again(client, emulator, fault):
@@ -363,9 +346,8 @@ async def test_what_may_fare_better_is_tried_again(client, emulator, fault):
     assert len(emulator.requests) == 3
 
 
-@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
-async def test_what_keeps_failing_is_given_up(client, emulator, pace, fault):
-    emulator.fail(**fault, times=None)
+async def test_what_keeps_failing_is_given_up(client, emulator, pace):
+    emulator.fail(status=500, times=None)
 
     error = await failure(client)
 
@@ -374,17 +356,6 @@ async def test_what_keeps_failing_is_given_up(client, emulator, pace, fault):
     assert error.elapsed == sum(pace.waits)
     assert len(pace.waits) == 2
     assert "3 attempts" in str(error)
-
-
-@pytest.mark.parametrize("fault", FINAL.values(), ids=FINAL)
-async def test_what_would_fail_again_is_not_tried_again(client, emulator, pace, fault):
-    emulator.fail(**fault, times=None)
-
-    error = await failure(client)
-
-    assert len(emulator.requests) == 1
-    assert error.attempts == 1
-    assert pace.waits == []
 
 
 async def test_an_error_has_the_request_id_of_the_last_attempt(client, emulator):
@@ -525,16 +496,15 @@ SLOW = {
 
 
 @pytest.mark.parametrize("fault", SLOW.values(), ids=SLOW)
-@pytest.mark.parametrize("timeout", [1.0, 30.0, 60.0])
-def test_no_call_outlives_its_timeout(virtually, fault, timeout):
+def test_no_call_outlives_its_timeout(virtually, fault):
     async def scenario(emulator, client):
         emulator.fail(**fault, times=None)
         return await failure(client, APITimeoutError), asyncio.get_running_loop().time()
 
-    error, elapsed = virtually(scenario, timeout=timeout, max_retries=100)
+    error, elapsed = virtually(scenario, timeout=30.0, max_retries=100)
 
-    assert elapsed == pytest.approx(timeout, abs=0.01)
-    assert error.elapsed == pytest.approx(timeout, abs=0.01)
+    assert elapsed == pytest.approx(30.0, abs=0.01)
+    assert error.elapsed == pytest.approx(30.0, abs=0.01)
     assert error.limit == "timeout"
     assert "timeout, the limit of the whole call" in error.message
 
@@ -877,26 +847,6 @@ async def test_a_redirect_names_where_it_would_have_led(client, emulator, status
 
 # Secrets in errors
 
-FAULTS = TRANSIENT | {k: v for k, v in FINAL.items() if k != "redirect"}
-
-
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize("given", ["argument", "callable"])
-async def test_no_error_shows_the_key(connect, emulator, fault, given):
-    key = emulator.api_key
-    client = connect(api_key=key if given == "argument" else lambda: emulator.api_key)
-    emulator.fail(**fault, times=None)
-
-    try:
-        await client.sessions.create(**WANTED)
-    except APIError as error:
-        failed = error
-    assert failed.__cause__ is None
-    assert failed.__context__ is None
-    assert hides(shown_of(failed), key)
-    copied = pickle.loads(pickle.dumps(failed))  # noqa: S301 - of our own making
-    assert str(copied) == str(failed)
-
 
 async def test_an_echoed_secret_is_masked(connect):
     secret = SESSION["client_secret"]
@@ -1238,18 +1188,16 @@ RESOURCE_PATHS = [
 
 
 @pytest.mark.parametrize("cls", [AsyncChatKit, ChatKit])
-@pytest.mark.parametrize("path", RESOURCE_PATHS)
-def test_an_autospec_has_the_resources(cls, path):
-    of_class, of_client = (
-        attrgetter(path)(mock.create_autospec(spec, **settings))
-        for spec, settings in ((cls, {"instance": True}), (cls(api_key=KEY), {}))
-    )
-
-    for fake in (of_class, of_client):
-        with pytest.raises(TypeError):
-            fake(nonsense=1)
-    if path.endswith((".create", ".cancel")):
-        assert isinstance(of_class, mock.AsyncMock) is (cls is AsyncChatKit)
+def test_an_autospec_has_the_resources(cls):
+    of_class = mock.create_autospec(cls, instance=True)
+    of_client = mock.create_autospec(cls(api_key=KEY))
+    for path in RESOURCE_PATHS:
+        for spec in (of_class, of_client):
+            with pytest.raises(TypeError):
+                attrgetter(path)(spec)(nonsense=1)
+        if path.endswith((".create", ".cancel")):
+            fake = attrgetter(path)(of_class)
+            assert isinstance(fake, mock.AsyncMock) is (cls is AsyncChatKit)
 
 
 @pytest.mark.parametrize(
