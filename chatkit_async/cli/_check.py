@@ -16,7 +16,7 @@ MAX_GROUPS = 10
 """Groups of problems, and of warnings, that are told apart and shown."""
 
 MAX_COMPARED = 1_500_000
-"""Different users, or ids, among which one that is there again is found."""
+"""Different users, or ids, among which repeated ones are found."""
 
 SECRET_SECONDS = 600
 """Seconds until a client secret expires, unless its row says otherwise."""
@@ -26,10 +26,10 @@ _DETAIL = re.compile(r"'(?:[^'\\]|\\.)*'|\d+")  # differs between the rows of a 
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?E[+-]\d+")
 _FORMULA = re.compile(r"#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!)")
 
-_REPEATED = ("is there more than once", "each of these rows is sent")
+_REPEATED = ("appears more than once", "each of these rows is sent")
 _SPACES = ("has spaces around it", "remove them if they are not part of it")
 _NUMBER = ("is a number that a spreadsheet shortened", "format the column as text, export again")
-_ERROR = ("is the error of a formula", "correct the formula, export again")
+_ERROR = ("is an error value of a spreadsheet", "correct the formula, export again")
 
 
 class _Groups:
@@ -50,7 +50,11 @@ class _Groups:
         for key, (line, said, fix) in self._first.items():
             rows = self._rows[key]
             where = f"{counted(rows, 'row')}, first on line {line}" if rows > 1 else f"line {line}"
-            yield f"{said}: {where}{'; ' if fix else ''}{fix}" if key else f"and {rows:,} more"
+            yield (
+                f"{said}: {where}{'; ' if fix else ''}{fix}"
+                if key
+                else f"and {rows:,} more of other kinds"
+            )
 
 
 class _Compared:

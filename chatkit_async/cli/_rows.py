@@ -506,7 +506,7 @@ def _listed(texts: Sequence[str], separator: str = ", ") -> str:
 
 
 def _column(name: str) -> tuple[tuple[str, ...], Cell] | None:
-    """The path of a column's field, and how its cells are read; None if there is no such field."""
+    """Return the path of a column's field and the reader of its cells; None: it is no field."""
     if variable := _VARIABLE.fullmatch(name.strip()):
         path = ("workflow", "state_variables", variable["name"])
         return path, number_or_bool if variable["json"] else str

@@ -436,7 +436,7 @@ def test_dry_run_groups_problems_over_the_file(invoke, folder):
         "expires_after.seconds: must be a whole number, got 'soon': 2 rows, first on line 3",
         "row: has 1 cell, and the header 2: line 6",
         f"row: {QUOTES}: line 7",
-        "Warning: user: is there more than once: line 5; each of these rows is sent",
+        "Warning: user: appears more than once: line 5; each of these rows is sent",
         "6 rows, 6 of them wrong. Nothing was sent.",
     ]
     assert [path.name for path in folder.iterdir()] == ["rows.csv"]
@@ -447,8 +447,8 @@ def test_dry_run_shows_the_first_groups(invoke, folder):
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) * 2)
     lines = create(invoke, "rows.jsonl", "--dry-run").stderr.splitlines()
     assert [line.count("2 rows, first on line ") for line in lines[:10]] == [1] * 10
-    assert lines[10] == "and 4 more"
-    assert lines[11].startswith("Warning: user: is there more than once: 23 rows, first on line 2;")
+    assert lines[10] == "and 4 more of other kinds"
+    assert lines[11].startswith("Warning: user: appears more than once: 23 rows, first on line 2;")
 
 
 SPACES, REMOVE = "has spaces around it", "remove them if they are not part of it"
@@ -475,10 +475,10 @@ def test_dry_run_warns_of_oddities(invoke, folder, name):
             "format the column as text, export again",
         ],
         [
-            "user: is the error of a formula: 2 rows, first on line 6",
+            "user: is an error value of a spreadsheet: 2 rows, first on line 6",
             "correct the formula, export again",
         ],
-        ["user: is there more than once: line 7", "each of these rows is sent"],
+        ["user: appears more than once: line 7", "each of these rows is sent"],
     ]
     assert number == "10 rows, 0 of them wrong. Nothing was sent."
     assert command == f"To send: chatkit-async bulk create {name} --workflow wf_1 -o -"
@@ -509,7 +509,7 @@ def test_dry_run_takes_the_same_memory_for_any_number_of_rows():
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert report.wrong == number
-        assert lines[10] == f"and {number - 10:,} more"
+        assert lines[10] == f"and {number - 10:,} more of other kinds"
         return held
 
     assert abs(peak(900) - peak(200)) < 10_000

@@ -236,7 +236,7 @@ def test_sheet_is_created_with_the_commands_printed(forks, emulator, tmp_path, n
         2,
         "expires_after.seconds: must be a whole number, got 'soon': line 11\n",
         f"Plan: has spaces around it: {number - 1:,} rows, first on line 3; remove them",
-        "Plan: is the error of a formula: line 9; correct the formula",
+        "Plan: is an error value of a spreadsheet: line 9; correct the formula",
         f"\n{number:,} rows, 1 of them wrong. Nothing was sent.\n",
     )
     save_sheet(sheet, number, row_8="601")
