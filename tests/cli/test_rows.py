@@ -358,8 +358,9 @@ def test_what_is_written_as_csv_is_read_in_pieces_of_any_size(given_rows, size):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerows([("user", "workflow"), *given_rows])
+    written = [cells for cells in given_rows if "".join(cells).strip()]  # none that are empty
     rows = rows_of(CsvDecoder({}), text.getvalue().encode(), size)
-    assert [(row.value["user"], row.value["workflow"]["id"]) for row in rows] == given_rows
+    assert [(row.value["user"], row.value["workflow"]["id"]) for row in rows] == written
 
 
 @given(st.binary(max_size=60), st.integers(1, 7))
