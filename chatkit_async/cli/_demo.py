@@ -10,10 +10,11 @@ import click
 
 from chatkit_async._settings import Settings
 from chatkit_async.cli._options import debug_option, json_option, secret_option, timeout_option
-from chatkit_async.cli._output import Page, masked, session_data, session_fields, write_json
+from chatkit_async.cli._output import Page, session_data, session_fields, write_json
 from chatkit_async.cli._running import run
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.models import ChatSession
+from chatkit_async.secret import MASK
 from chatkit_async.sessions import AsyncSessions
 
 USER = "demo-user"
@@ -165,7 +166,7 @@ class Story:
             + ("" if self.show_secret else " Masked here; --show-secret shows it."),
         )
         self.page.code('return {"client_secret": session.client_secret}')
-        secret = session.client_secret if self.show_secret else masked(session.client_secret)
+        secret = session.client_secret if self.show_secret else MASK
         self.page.line(json.dumps({"client_secret": secret}))
 
     async def _cancel(self, sessions: AsyncSessions, created: ChatSession) -> ChatSession:

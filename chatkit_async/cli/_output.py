@@ -113,7 +113,7 @@ def session_fields(session: ChatSession, *, show_secret: bool) -> list[tuple[str
     ]
     shown = [(name, without_secrets(value)) for name, value in fields if value is not None]
     if (secret := getattr(session, "client_secret", None)) is not None:
-        shown.append(("client_secret", str(secret) if show_secret else masked(secret)))
+        shown.append(("client_secret", str(secret) if show_secret else MASK))
     return shown
 
 

@@ -28,7 +28,7 @@ def test_the_demo_shows_the_whole_job_without_a_key(invoke):
         r"2\. Create a session",
         r"status    active",
         r"3\. What the browser gets",
-        r'\{"client_secret": "ek_\*{10}\w{3}="\}',
+        r'\{"client_secret": "\*{10}"\}',
         r"4\. Cancel it",
         r"status  cancelled",
         r"5\. 20 at once",

@@ -36,7 +36,7 @@ def test_create_prints_the_session_with_its_secret_masked(invoke, emulator):
     assert lines["status"] == "active"
     assert lines["user"] == "user_123"
     assert lines["workflow"] == "wf_123"
-    assert lines["client_secret"] == f"ek_**********{session.client_secret[-4:]}"
+    assert lines["client_secret"] == "**********"
     assert session.client_secret not in result.stdout + result.stderr
     assert result.stderr == "The client secret is masked: --show-secret prints it.\n"
 
