@@ -1,48 +1,47 @@
 from __future__ import annotations
 
+import itertools
+
 import aiohttp
 import pytest
 
 from chatkit_async.emulator import Emulator, TokenBucket
 
 
-@pytest.mark.parametrize("port", ["", ":80", ":8090"])
-@pytest.mark.parametrize(
-    "name", ["127.0.0.1", "127.1.2.3", "[::1]", "localhost", "LocalHost", "app.localhost"]
-)
-async def test_it_answers_to_every_name_of_the_loopback(create, name, port):
-    status, _ = await create(headers={"Host": f"{name}{port}"})
+async def test_it_answers_to_every_name_of_the_loopback(create):
+    for port, name in itertools.product(
+        ["", ":80", ":8090"],
+        ["127.0.0.1", "127.1.2.3", "[::1]", "localhost", "LocalHost", "app.localhost"],
+    ):
+        status, _ = await create(headers={"Host": f"{name}{port}"})
 
-    assert status == 200
+        assert status == 200
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "evil.example",
-        "evil.example:8090",
-        "127.0.0.1.evil.example",
-        "localhost.evil.example",
-        "evillocalhost",
-        "192.168.1.1",
-        "[::2]:80",
-        "127.0.0.1:80:80",
-        "[]",
-        "",
-    ],
-)
-@pytest.mark.parametrize("path", ["/v1/chatkit/sessions", "/_emulator/state"])
-async def test_a_page_whose_host_was_made_to_mean_this_machine_gets_nothing(
-    http, emulator, wanted, host, path
-):
-    url = emulator.control_url.replace("/_emulator", path)
-    async with http.post(url, json=wanted, headers={"Host": host}) as response:
-        body = await response.json()
+async def test_a_page_whose_host_was_made_to_mean_this_machine_gets_nothing(http, emulator, wanted):
+    for host, path in itertools.product(
+        [
+            "evil.example",
+            "evil.example:8090",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "evillocalhost",
+            "192.168.1.1",
+            "[::2]:80",
+            "127.0.0.1:80:80",
+            "[]",
+            "",
+        ],
+        ["/v1/chatkit/sessions", "/_emulator/state"],
+    ):
+        url = emulator.control_url.replace("/_emulator", path)
+        async with http.post(url, json=wanted, headers={"Host": host}) as response:
+            body = await response.json()
 
-    assert response.status == 421
-    assert body["error"]["code"] == "host_not_allowed"
-    assert not emulator.sessions
-    assert not emulator.requests
+        assert response.status == 421
+        assert body["error"]["code"] == "host_not_allowed"
+        assert not emulator.sessions
+        assert not emulator.requests
 
 
 OTHER_ORIGINS = [
@@ -57,45 +56,41 @@ OTHER_ORIGINS = [
 ]
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
-@pytest.mark.parametrize("headers", OTHER_ORIGINS)
-async def test_a_page_of_another_origin_reads_and_changes_nothing(
-    control, emulator, method, headers
-):
-    emulator.fail(status=500)
+async def test_a_page_of_another_origin_reads_and_changes_nothing(control, emulator):
+    for method, headers in itertools.product(["GET", "DELETE"], OTHER_ORIGINS):
+        emulator.reset()
+        emulator.fail(status=500)
 
-    status, body = await control(method, "faults", headers=headers)
+        status, body = await control(method, "faults", headers=headers)
 
-    assert status == 403
-    assert body["error"]["code"] == "cross_site_request"
-    assert len(emulator.faults) == 1
+        assert status == 403
+        assert body["error"]["code"] == "cross_site_request"
+        assert len(emulator.faults) == 1
 
 
-@pytest.mark.parametrize(
-    "path", ["chatkit/sessions", "chatkit/sessions/cksess_1/cancel", "nowhere"]
-)
-@pytest.mark.parametrize("told", OTHER_ORIGINS)
-async def test_a_page_of_another_origin_has_no_effect_on_the_api(
-    http, emulator, wanted, path, told
-):
-    fault = emulator.fail(status=503)
-    emulator.rate_limit = TokenBucket(rate=1, burst=1)
+async def test_a_page_of_another_origin_has_no_effect_on_the_api(http, emulator, wanted):
+    for path, told in itertools.product(
+        ["chatkit/sessions", "chatkit/sessions/cksess_1/cancel", "nowhere"], OTHER_ORIGINS
+    ):
+        emulator.reset()
+        fault = emulator.fail(status=503)
+        emulator.rate_limit = TokenBucket(rate=1, burst=1)
 
-    for method in "GET", "POST":
-        async with http.request(method, path, json=wanted, headers=told) as response:
-            body = await response.json()
-            assert response.status == 403
-            assert body["error"]["code"] == "cross_site_request"
-            assert not [name for name in response.headers if name.startswith("Access-Control")]
+        for method in "GET", "POST":
+            async with http.request(method, path, json=wanted, headers=told) as response:
+                body = await response.json()
+                assert response.status == 403
+                assert body["error"]["code"] == "cross_site_request"
+                assert not [name for name in response.headers if name.startswith("Access-Control")]
 
-    assert emulator.faults == (fault,)
-    assert emulator.requests.total == 0
-    assert not emulator.sessions
+        assert emulator.faults == (fault,)
+        assert emulator.requests.total == 0
+        assert not emulator.sessions
 
 
-@pytest.mark.parametrize("told", [{}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Mode": "cors"}])
-async def test_a_program_may_use_the_api(create, told):
-    assert (await create(headers=told))[0] == 200
+async def test_a_program_may_use_the_api(create):
+    for told in [{}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Mode": "cors"}]:
+        assert (await create(headers=told))[0] == 200
 
 
 @pytest.mark.parametrize("site", ["none", "same-origin"])
@@ -106,18 +101,23 @@ async def test_the_address_bar_and_its_own_origin_may_use_the_controls(control, 
     assert (await control("GET", "state", headers=headers))[0] == 200
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""],
-)
-async def test_what_a_form_can_send_changes_nothing(http, emulator, content_type):
-    emulator.fail(status=500)
-    headers = {"Content-Type": content_type}
+async def test_what_a_form_can_send_changes_nothing(http, emulator):
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "",
+    ]:
+        emulator.reset()
+        emulator.fail(status=500)
+        headers = {"Content-Type": content_type}
 
-    async with http.post(f"{emulator.control_url}/reset", data="{}", headers=headers) as response:
-        assert response.status == 400
+        async with http.post(
+            f"{emulator.control_url}/reset", data="{}", headers=headers
+        ) as response:
+            assert response.status == 400
 
-    assert len(emulator.faults) == 1
+        assert len(emulator.faults) == 1
 
 
 @pytest.mark.parametrize("path", ["/_emulator/reset", "/v1/chatkit/sessions"])
@@ -143,27 +143,24 @@ async def test_what_controls_tell_is_not_kept_or_embedded(http, emulator):
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("end", ["", '"'])
-@pytest.mark.parametrize(
-    "start", ["sk-", "sk-proj-", "sk-svcacct-_-", "sess-", " sk-", "Bearer sk-", '"sk-', "key=sk-"]
-)
-async def test_a_key_that_looks_real_is_refused_and_no_part_of_it_kept(
-    create, control, emulator, start, end
-):
-    key = f"{start}{'aB3' * 8}T3BlbkFJ{'xY4' * 8}{end}"
+async def test_a_key_that_looks_real_is_refused_and_no_part_of_it_kept(create, control, emulator):
+    for end, start in itertools.product(
+        ["", '"'],
+        ["sk-", "sk-proj-", "sk-svcacct-_-", "sess-", " sk-", "Bearer sk-", '"sk-', "key=sk-"],
+    ):
+        key = f"{start}{'aB3' * 8}T3BlbkFJ{'xY4' * 8}{end}"
 
-    status, body = await create(headers={"Authorization": f"Bearer {key}"})
+        status, body = await create(headers={"Authorization": f"Bearer {key}"})
 
-    assert status == 401
-    assert body["error"]["code"] == "real_api_key"
-    assert emulator.requests[-1].headers["Authorization"] == "***"
-    _, requests = await control("GET", "requests")
-    assert key[-4:] not in str([body, requests, emulator.requests[-1]])
+        assert status == 401
+        assert body["error"]["code"] == "real_api_key"
+        assert emulator.requests[-1].headers["Authorization"] == "***"
+        _, requests = await control("GET", "requests")
+        assert key[-4:] not in str([body, requests, emulator.requests[-1]])
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
+async def test_a_made_up_key_is_not_taken_for_a_real_one(create):
+    for key in [
         Emulator.api_key,
         "sk-123",
         "sk-" + "a1" * 30,
@@ -171,10 +168,8 @@ async def test_a_key_that_looks_real_is_refused_and_no_part_of_it_kept(
         "sk-proj-" + "Ab" * 30,
         "no-sk-" + "aB3" * 20,
         "sess-" + "aB3" * 13,
-    ],
-)
-async def test_a_made_up_key_is_not_taken_for_a_real_one(create, key):
-    assert (await create(headers={"Authorization": f"Bearer {key}"}))[0] == 200
+    ]:
+        assert (await create(headers={"Authorization": f"Bearer {key}"}))[0] == 200
 
 
 async def test_real_keys_can_be_let_through(headers, wanted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import zlib
 
@@ -55,9 +56,8 @@ def statuses(said):
 # Targets
 
 
-@pytest.mark.parametrize(
-    ("target", "host", "status"),
-    [
+async def test_an_absolute_target_is_its_path(emulator):
+    for target, host, status in [
         ("http://localhost:80/v1/chatkit/sessions", "localhost", 200),
         ("HTTP://127.0.0.1/v1/chatkit/sessions?a=1", "127.0.0.1", 200),
         ("https://localhost/v1/chatkit/sessions", "localhost", 200),
@@ -66,17 +66,16 @@ def statuses(said):
         ("http://localhost@evil.example/v1/chatkit/sessions", "localhost", 421),
         ("http://localhost", "localhost", 404),
         ("http://localhost?a=1", "localhost", 404),
-    ],
-)
-async def test_an_absolute_target_is_its_path(emulator, target, host, status):
-    said = await talk(emulator, b"".join(request_of(target=target, Host=host)))
+    ]:
+        emulator.reset()
+        said = await talk(emulator, b"".join(request_of(target=target, Host=host)))
 
-    assert statuses(said) == [status]
-    if status == 200:
-        assert emulator.requests[-1].path == "/v1/chatkit/sessions"
-        assert emulator.requests[-1].query == target.partition("?")[2]
-    else:
-        assert not emulator.sessions
+        assert statuses(said) == [status]
+        if status == 200:
+            assert emulator.requests[-1].path == "/v1/chatkit/sessions"
+            assert emulator.requests[-1].query == target.partition("?")[2]
+        else:
+            assert not emulator.sessions
 
 
 async def test_an_absolute_target_reaches_the_controls(emulator):
@@ -133,36 +132,37 @@ ENCODINGS = {
 }
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("excess", [-1, 0, 1, 1_000_000])
-async def test_a_body_is_accepted_up_to_its_limit(small, headers, encoding, excess, chunked):
-    body = CREATE + b" " * (MAX_BODY - len(CREATE) + excess)
-    sent = ENCODINGS[encoding](body)
+async def pieces(sent):
+    for start in range(0, len(sent), 100_000):
+        yield sent[start : start + 100_000]
 
-    async def pieces():
-        for start in range(0, len(sent), 100_000):
-            yield sent[start : start + 100_000]
 
-    headers |= {"Content-Type": "application/json", "Content-Encoding": encoding}
-    async with (
-        aiohttp.ClientSession(f"{small.base_url}/", headers=headers) as http,
-        http.post("chatkit/sessions", data=pieces() if chunked else sent) as response,
+async def test_a_body_is_accepted_up_to_its_limit(small, headers):
+    for chunked, encoding, excess in itertools.product(
+        [False, True], ENCODINGS, [-1, 0, 1, 1_000_000]
     ):
-        reply = await response.json()
+        small.reset()
+        body = CREATE + b" " * (MAX_BODY - len(CREATE) + excess)
+        sent = ENCODINGS[encoding](body)
+        headers |= {"Content-Type": "application/json", "Content-Encoding": encoding}
+        async with (
+            aiohttp.ClientSession(f"{small.base_url}/", headers=headers) as http,
+            http.post("chatkit/sessions", data=pieces(sent) if chunked else sent) as response,
+        ):
+            reply = await response.json()
 
-    [record] = small.requests
-    if excess <= 0:
-        assert (response.status, record.body_size) == (200, MAX_BODY + excess)
-    else:
-        assert (response.status, record.status, record.content) == (413, 413, b"")
-        assert reply["error"] == {
-            "message": "The request's body is too large: expected at most 10000 bytes.",
-            "type": "invalid_request_error",
-            "param": None,
-            "code": "request_too_large",
-        }
-        assert not small.sessions
+        [record] = small.requests
+        if excess <= 0:
+            assert (response.status, record.body_size) == (200, MAX_BODY + excess)
+        else:
+            assert (response.status, record.status, record.content) == (413, 413, b"")
+            assert reply["error"] == {
+                "message": "The request's body is too large: expected at most 10000 bytes.",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "request_too_large",
+            }
+            assert not small.sessions
 
 
 async def test_a_body_that_is_too_large_meets_no_fault(small):
@@ -215,7 +215,7 @@ async def test_what_else_fails_is_logged(emulator, caplog, monkeypatch):
 
 async def test_many_large_bodies_leave_little_behind(headers):
     # Decoded, each is thirty times as large.
-    bombs = [b"[" + b"{}," * 300_000 + b"{}]", json.dumps({f"{i:0999}": 0 for i in range(900)})]
+    bombs = [b"[" + b"{}," * 60_000 + b"{}]", json.dumps({f"{i:0999}": 0 for i in range(200)})]
     headers |= {"Content-Type": "application/json"}
     async with (
         Emulator() as emulator,

@@ -219,9 +219,8 @@ async def test_the_clock_can_be_set_stopped_and_moved(control, emulator):
     assert emulator.clock.now() == 250
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
+async def test_a_time_that_cannot_be_leaves_the_clock_alone(control, emulator):
+    for fields, param in [
         ({"now": "noon"}, "now"),
         ({"now": True}, "now"),
         ({"now": 10**400}, "now"),
@@ -231,16 +230,14 @@ async def test_the_clock_can_be_set_stopped_and_moved(control, emulator):
         ({"now": 10**308, "advance": 10**308}, "advance"),
         ({"frozen": 1}, "frozen"),
         ({"now": 5, "later": 5}, "later"),
-    ],
-)
-async def test_a_time_that_cannot_be_leaves_the_clock_alone(control, emulator, fields, param):
-    before = emulator.clock.now()
+    ]:
+        before = emulator.clock.now()
 
-    status, body = await control("PATCH", "clock", fields)
+        status, body = await control("PATCH", "clock", fields)
 
-    assert status == 400
-    assert body["error"]["param"] == param
-    assert emulator.clock.now() == before
+        assert status == 400
+        assert body["error"]["param"] == param
+        assert emulator.clock.now() == before
 
 
 async def test_a_body_that_cannot_be_decoded_is_refused(control):
@@ -249,13 +246,6 @@ async def test_a_body_that_cannot_be_decoded_is_refused(control):
 
     assert status == 400
     assert body["error"]["message"] == "The request's body is not in its Content-Encoding."
-
-
-async def test_infinity_is_no_time(http, control, emulator):
-    headers = {"Content-Type": "application/json"}
-    url = f"{emulator.control_url}/clock"
-    async with http.patch(url, data='{"now": 1e999}', headers=headers) as response:
-        assert response.status == 400
 
 
 # Faults
@@ -294,23 +284,21 @@ ALL_OF_A_FAULT = {
 }
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
+async def test_a_fault_comes_back_as_it_was_said(control, emulator):
+    for fields in [
         ALL_OF_A_FAULT,
         {"times": 1, "status": 429, "code": "insufficient_quota"},
         {"times": 1, "delay": "inf", "drop": "reset"},
         {"times": 1, "off_schema": True},
         {"times": 1, "body": "<html>"},
         {"times": 1, "body": []},
-    ],
-)
-async def test_a_fault_comes_back_as_it_was_said(control, emulator, fields):
-    _, added = await control("POST", "faults", fields)
+    ]:
+        emulator.reset()
+        _, added = await control("POST", "faults", fields)
 
-    assert added == {"number": 1, "met": 0, **fields}
-    [fault] = emulator.faults
-    assert fault.delay == (math.inf if "inf" in fields.values() else fields.get("delay", 0))
+        assert added == {"number": 1, "met": 0, **fields}
+        [fault] = emulator.faults
+        assert fault.delay == (math.inf if "inf" in fields.values() else fields.get("delay", 0))
 
 
 async def test_a_fault_made_in_python_is_shown_without_credentials(control, emulator):
@@ -323,9 +311,8 @@ async def test_a_fault_made_in_python_is_shown_without_credentials(control, emul
     assert "my-own-key" not in repr(emulator.faults)
 
 
-@pytest.mark.parametrize(
-    ("fields", "param", "sentence"),
-    [
+async def test_a_fault_that_cannot_be_is_refused(control, emulator):
+    for fields, param, sentence in [
         ({}, None, "a fault must do something: set a status, delay, drop, cut or another field."),
         ({"status": 99}, None, "status must be a whole number from 200 to 599, got 99."),
         ({"status": 500, "times": 0}, "times", "Invalid 'times': expected at least 1."),
@@ -337,15 +324,13 @@ async def test_a_fault_made_in_python_is_shown_without_credentials(control, emul
         ({"delay": "long"}, "delay", "expected a number, not a string."),
         ({"with_headers": {"a": 5}}, "with_headers.a", "expected a string, not an integer."),
         ({"status": 500, "tmies": 5, "x": 1}, "tmies", "Unknown: 'tmies', 'x'."),
-    ],
-)
-async def test_a_fault_that_cannot_be_is_refused(control, emulator, fields, param, sentence):
-    status, body = await control("POST", "faults", fields)
+    ]:
+        status, body = await control("POST", "faults", fields)
 
-    assert status == 400
-    assert body["error"]["param"] == param
-    assert body["error"]["message"].endswith(sentence)
-    assert not emulator.faults
+        assert status == 400
+        assert body["error"]["param"] == param
+        assert body["error"]["message"].endswith(sentence)
+        assert not emulator.faults
 
 
 async def test_faults_can_be_cleared_one_by_one_and_all(control, emulator):
@@ -440,9 +425,8 @@ async def test_off_schema_is_set_and_told(create, control):
     assert "scope" in (await create())[1]
 
 
-@pytest.mark.parametrize(
-    ("settings", "param"),
-    [
+async def test_settings_that_cannot_be_change_none(control, emulator):
+    for settings, param in [
         ({"off_schema": None}, "off_schema"),
         ({"latency": "slow"}, "latency"),
         ({"latency": -1}, "latency"),
@@ -456,14 +440,12 @@ async def test_off_schema_is_set_and_told(create, control):
         ({"rate_limit": {"kind": "fixed_window", "limit": 1, "window": 0}}, None),
         ({"rate_limit": {"kind": "token_bucket", "rate": 1, "retry_after": 0}}, None),
         ({"colour": "blue"}, "colour"),
-    ],
-)
-async def test_settings_that_cannot_be_change_none(control, emulator, settings, param):
-    status, body = await control("PATCH", "settings", {"off_schema": True, **settings})
+    ]:
+        status, body = await control("PATCH", "settings", {"off_schema": True, **settings})
 
-    assert status == 400
-    assert body["error"]["param"] == param
-    assert emulator.off_schema is False
+        assert status == 400
+        assert body["error"]["param"] == param
+        assert emulator.off_schema is False
 
 
 # Reset
@@ -496,33 +478,31 @@ async def test_a_reset_that_is_misspelt_resets_nothing(create, control, emulator
 # What is no control
 
 
-@pytest.mark.parametrize(
-    "path", ["/_emulator", "/_emulator/", "/_emulator/nothing", "/_emulator/state/1"]
-)
-async def test_an_unknown_path_says_which_there_are(http, emulator, path):
-    async with http.get(emulator.control_url.replace("/_emulator", path)) as response:
-        body = await response.json()
+async def test_an_unknown_path_says_which_there_are(http, emulator):
+    for path in ["/_emulator", "/_emulator/", "/_emulator/nothing", "/_emulator/state/1"]:
+        async with http.get(emulator.control_url.replace("/_emulator", path)) as response:
+            body = await response.json()
 
-    assert response.status == 404
-    assert f"{path} not found. Resources: /_emulator/state, " in body["error"]["message"]
+        assert response.status == 404
+        assert f"{path} not found. Resources: /_emulator/state, " in body["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [("PUT", "clock", "GET, PATCH"), ("GET", "reset", "POST"), ("POST", "faults/1", "GET, DELETE")],
-)
-async def test_another_method_says_which_there_are(http, emulator, method, path, allowed):
-    async with http.request(method, f"{emulator.control_url}/{path}") as response:
-        body = await response.json()
+async def test_another_method_says_which_there_are(http, emulator):
+    for method, path, allowed in [
+        ("PUT", "clock", "GET, PATCH"),
+        ("GET", "reset", "POST"),
+        ("POST", "faults/1", "GET, DELETE"),
+    ]:
+        async with http.request(method, f"{emulator.control_url}/{path}") as response:
+            body = await response.json()
 
-    assert response.status == 405
-    assert response.headers["Allow"] == allowed
-    assert allowed in body["error"]["message"]
+        assert response.status == 405
+        assert response.headers["Allow"] == allowed
+        assert allowed in body["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("path", "param"),
-    [
+async def test_a_query_that_is_misspelt_is_refused(control):
+    for path, param in [
         ("state?verbose=1", "verbose"),
         ("clock?x=", "x"),
         ("sessions?name=ada", "name"),
@@ -532,46 +512,40 @@ async def test_another_method_says_which_there_are(http, emulator, method, path,
         (f"requests?after={'9' * 5000}", "after"),
         ("requests/1?limit=1", "limit"),
         ("faults/1?x=1", "x"),
-    ],
-)
-async def test_a_query_that_is_misspelt_is_refused(control, path, param):
-    status, body = await control("GET", path)
+    ]:
+        status, body = await control("GET", path)
 
-    assert status == 400
-    assert body["error"]["param"] == param
+        assert status == 400
+        assert body["error"]["param"] == param
 
 
-@pytest.mark.parametrize(
-    ("request_line", "fields"),
-    [
+async def test_what_is_refused_for_its_query_changes_nothing(create, control, emulator):
+    for request_line, fields in [
         ("DELETE faults", None),
         ("DELETE faults/1", None),
         ("DELETE requests", None),
         ("POST reset", {}),
         ("PATCH settings", {"latency": 5}),
         ("PATCH clock", {"now": 5}),
-    ],
-)
-async def test_what_is_refused_for_its_query_changes_nothing(
-    create, control, emulator, request_line, fields
-):
-    emulator.fail(operation="cancel", status=500)
-    await create()
-    before = await control("GET", "state")
+    ]:
+        emulator.reset()
+        emulator.fail(operation="cancel", status=500)
+        await create()
+        before = await control("GET", "state")
 
-    status, body = await control(*f"{request_line}?sure=1".split(), fields)
+        status, body = await control(*f"{request_line}?sure=1".split(), fields)
 
-    assert (status, body["error"]["param"]) == (400, "sure")
-    assert await control("GET", "state") == before
+        assert (status, body["error"]["param"]) == (400, "sure")
+        assert await control("GET", "state") == before
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "5"])
-async def test_a_body_that_is_no_json_object_is_refused(http, emulator, content):
-    headers = {"Content-Type": "application/json"}
-    url = f"{emulator.control_url}/faults"
-    async with http.post(url, data=content, headers=headers) as response:
-        assert response.status == 400
-        assert set(json.loads(await response.read())) == {"error"}
+async def test_a_body_that_is_no_json_object_is_refused(http, emulator):
+    for content in ["{", "[]", "5"]:
+        headers = {"Content-Type": "application/json"}
+        url = f"{emulator.control_url}/faults"
+        async with http.post(url, data=content, headers=headers) as response:
+            assert response.status == 400
+            assert set(json.loads(await response.read())) == {"error"}
 
 
 async def test_a_reset_needs_no_body(http, emulator):

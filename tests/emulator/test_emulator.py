@@ -267,7 +267,7 @@ async def test_reset_it_is_as_it_was_made(clock, headers, wanted):
 
     async def history(emulator):
         async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http:
-            for _ in range(20):
+            for _ in range(8):
                 async with http.post("chatkit/sessions", json=wanted):
                     pass
         return (
@@ -277,7 +277,7 @@ async def test_reset_it_is_as_it_was_made(clock, headers, wanted):
 
     emulator = Emulator(
         clock=clock,
-        rate_limit=TokenBucket(rate=1, burst=15),
+        rate_limit=TokenBucket(rate=1, burst=6),
         latency=Uniform(0, 0.001),
         faults=[Fault(status=503, chance=0.5), Fault(status=400, times=3)],
         seed=3,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 
@@ -82,20 +83,19 @@ async def test_requests_on_one_connection_say_so(create, emulator, http):
     assert [record.connection for record in emulator.requests] == [1, 1, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("credentials", "noted"),
-    [
-        ("Bearer sk-a-key-of-some-length", "Bearer ***ngth"),
-        ("Bearer short-key", "***"),
-        ("sk-a-key-without-a-scheme", "***"),
-        ("Basic dXNlcjpwYXNzd29yZA==", "***"),
-    ],
-)
-@pytest.mark.parametrize("name", ["Authorization", "Proxy-Authorization"])
-async def test_credentials_are_noted_masked(create, emulator, name, credentials, noted):
-    await create(headers={name: credentials})
+async def test_credentials_are_noted_masked(create, emulator):
+    for (credentials, noted), name in itertools.product(
+        [
+            ("Bearer sk-a-key-of-some-length", "Bearer ***ngth"),
+            ("Bearer short-key", "***"),
+            ("sk-a-key-without-a-scheme", "***"),
+            ("Basic dXNlcjpwYXNzd29yZA==", "***"),
+        ],
+        ["Authorization", "Proxy-Authorization"],
+    ):
+        await create(headers={name: credentials})
 
-    assert emulator.requests[-1].headers[name] == noted
+        assert emulator.requests[-1].headers[name] == noted
 
 
 @pytest.mark.parametrize("name", ["api-key", "X-API-Key", "Cookie"])

@@ -4,9 +4,12 @@ import math
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from chatkit_async.emulator import Emulator, Fault
 from chatkit_async.emulator._readers import parse_fault
+from chatkit_async.emulator._request import Request
+from chatkit_async.emulator._script import FaultScript
 
 
 async def test_a_status_is_answered_instead_of_the_session(create, emulator):
@@ -193,9 +196,8 @@ async def test_a_fault_for_a_user_meets_their_requests_only(create, cancel, emul
     assert (await cancel("cksess_unknown"))[0] == 404
 
 
-@pytest.mark.parametrize(
-    ("with_body", "status"),
-    [
+async def test_a_fault_for_a_body_meets_what_has_its_values(create, emulator, wanted):
+    for with_body, status in [
         ({"workflow.id": "wf_123"}, 500),
         ({"workflow": {"id": "wf_123"}}, 500),
         ({"workflow.id": "wf_123", "user": "user_123"}, 500),
@@ -204,14 +206,11 @@ async def test_a_fault_for_a_user_meets_their_requests_only(create, cancel, emul
         ({"user.name": "ada"}, 200),
         ({"vip": True}, 500),
         ({"vip": 1}, 200),
-    ],
-)
-async def test_a_fault_for_a_body_meets_what_has_its_values(
-    create, emulator, wanted, with_body, status
-):
-    emulator.fail(with_body=with_body, status=500)
+    ]:
+        emulator.reset()
+        emulator.fail(with_body=with_body, status=500)
 
-    assert (await create({**wanted, "vip": True}))[0] == status
+        assert (await create({**wanted, "vip": True}))[0] == status
 
 
 async def test_a_fault_for_a_body_lets_one_pass_that_is_no_json(http, emulator):
@@ -395,41 +394,48 @@ async def test_a_script_without_a_fitting_fault_lets_the_request_pass(create, em
 # By chance
 
 
-async def met(http, wanted, emulator, number=200):
-    """Send requests, and return the numbers of those that met a fault."""
-    for _ in range(number):
-        async with http.post("chatkit/sessions", json=wanted):
-            pass
-    return [record.number for record in emulator.requests if record.fault is not None]
+@pytest.fixture
+def request_to_create():
+    """A request as it arrives."""
+    return Request(
+        connection=1,
+        received_at=0.0,
+        id="req_1",
+        method="POST",
+        path="/v1/chatkit/sessions",
+        query="",
+        headers=CIMultiDictProxy(CIMultiDict()),
+        operation="create",
+        session_id=None,
+        thread_id=None,
+    )
 
 
 @pytest.fixture
-def chances(clock, headers, wanted):
-    """Which requests meet a fault of so much chance, on an emulator of their own."""
+def chances(request_to_create):
+    """The numbers of the requests, of 200, that meet a fault of a script with a seed."""
 
-    async def chances(seed, *faults):
-        async with (
-            Emulator(clock=clock, seed=seed, faults=faults) as emulator,
-            aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http,
-        ):
-            return await met(http, wanted, emulator)
+    def chances(seed, *faults):
+        script = FaultScript()
+        script.reset(seed, faults)
+        taken = [script.take(request_to_create, None) for _ in range(200)]
+        return [number for number, fault in enumerate(taken, 1) if fault is not None]
 
     return chances
 
 
-@pytest.mark.unmeasured
-async def test_a_fault_by_chance_meets_about_so_many_requests_the_same_for_a_seed(chances):
+def test_chance_is_about_as_often_and_the_same_for_a_seed(chances):
     fault = Fault(status=503, chance=0.1)
 
-    first = await chances(1, fault)
+    first = chances(1, fault)
 
     assert 8 <= len(first) <= 35
-    assert await chances(1, fault) == first
-    assert await chances(2, fault) != first
+    assert chances(1, fault) == first
+    assert chances(2, fault) != first
 
 
-async def test_a_fault_without_a_chance_never_meets_a_request(chances):
-    assert await chances(1, Fault(status=503, chance=0)) == []
+def test_fault_without_a_chance_never_meets_a_request(chances):
+    assert chances(1, Fault(status=503, chance=0)) == []
 
 
 async def test_what_escapes_one_fault_may_meet_the_next(create, emulator):
@@ -439,18 +445,14 @@ async def test_what_escapes_one_fault_may_meet_the_next(create, emulator):
     assert (await create())[0] == 502
 
 
-@pytest.mark.unmeasured
-async def test_a_scripted_fault_leaves_the_luck_of_the_others_as_it_is(chances):
+def test_scripted_fault_leaves_the_luck_of_the_others(chances):
     luck = Fault(status=503, chance=0.1)
 
-    assert await chances(1, luck, Fault(operation="cancel", status=500)) == await chances(1, luck)
+    assert chances(1, luck, Fault(operation="cancel", status=500)) == chances(1, luck)
 
 
-@pytest.mark.unmeasured
-async def test_times_counts_the_requests_that_a_fault_by_chance_does_meet(http, wanted, emulator):
-    emulator.fail(status=503, chance=0.2, times=3)
-
-    numbers = await met(http, wanted, emulator)
+def test_times_counts_the_requests_that_meet_a_fault(chances):
+    numbers = chances(0, Fault(status=503, chance=0.2, times=3))
 
     assert len(numbers) == 3
     assert numbers != [1, 2, 3]
@@ -484,9 +486,8 @@ async def test_a_request_that_asks_for_a_chance_may_be_spared(create, emulator):
     assert emulator.requests[-1].fault is None
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
+async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator):
+    for text, reason in [
         ("", "must do something"),
         ("status", "not a part of a fault. Parts: "),
         ("cut=1", "not a part of a fault. Parts: "),
@@ -494,16 +495,14 @@ async def test_a_request_that_asks_for_a_chance_may_be_spared(create, emulator):
         ("status=abc", "Invalid type for 'status': expected an integer, not a string."),
         ("status=99", "status"),
         ("drop=reset; status=500", "drop leaves no reply"),
-    ],
-)
-async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator, text, reason):
-    status, body = await create(headers={"X-Emulator-Fault": text})
+    ]:
+        status, body = await create(headers={"X-Emulator-Fault": text})
 
-    assert status == 400
-    assert body["error"]["code"] == "invalid_emulator_fault"
-    assert body["error"]["message"].startswith("X-Emulator-Fault: ")
-    assert reason in body["error"]["message"]
-    assert not emulator.sessions
+        assert status == 400
+        assert body["error"]["code"] == "invalid_emulator_fault"
+        assert body["error"]["message"].startswith("X-Emulator-Fault: ")
+        assert reason in body["error"]["message"]
+        assert not emulator.sessions
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from chatkit_async.emulator import Emulator, TokenBucket
 pytestmark = pytest.mark.unmeasured
 
 OPTIONS = {"max_retries": 0, "_strict_response_validation": True}
+NO_TLS = {"verify": False, "trust_env": False}  # a TLS context for each client would take long
 
 EVERYTHING = {
     "user": "ada",
@@ -37,7 +38,10 @@ class Blocking:
 
     def __init__(self, emulator, **options):
         self._client = openai.OpenAI(
-            api_key=emulator.api_key, base_url=emulator.base_url, **OPTIONS | options
+            api_key=emulator.api_key,
+            base_url=emulator.base_url,
+            http_client=openai.DefaultHttpxClient(**NO_TLS),
+            **OPTIONS | options,
         )
         self.sessions = self._client.beta.chatkit.sessions
         self.threads = self._client.beta.chatkit.threads
@@ -69,7 +73,10 @@ class Async:
 
     def __init__(self, emulator, **options):
         self._client = openai.AsyncOpenAI(
-            api_key=emulator.api_key, base_url=emulator.base_url, **OPTIONS | options
+            api_key=emulator.api_key,
+            base_url=emulator.base_url,
+            http_client=openai.DefaultAsyncHttpxClient(**NO_TLS),
+            **OPTIONS | options,
         )
         self.create = self._client.beta.chatkit.sessions.create
         self.cancel = self._client.beta.chatkit.sessions.cancel

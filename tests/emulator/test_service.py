@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import aiohttp
@@ -124,16 +125,14 @@ async def test_the_content_type_may_name_its_charset(create):
     assert status == 200
 
 
-@pytest.mark.parametrize(
-    "authorization", ["", "Bearer", "Bearer  ", "Basic c2stc2VjcmV0", "sk-secret"]
-)
-async def test_without_a_key_nothing_is_created(create, emulator, authorization):
-    status, error = error_of(await create(headers={"Authorization": authorization}))
+async def test_without_a_key_nothing_is_created(create, emulator):
+    for authorization in ["", "Bearer", "Bearer  ", "Basic c2stc2VjcmV0", "sk-secret"]:
+        status, error = error_of(await create(headers={"Authorization": authorization}))
 
-    assert status == 401
-    assert error["code"] == "invalid_api_key"
-    assert error["type"] == "invalid_request_error"
-    assert not emulator.sessions
+        assert status == 401
+        assert error["code"] == "invalid_api_key"
+        assert error["type"] == "invalid_request_error"
+        assert not emulator.sessions
 
 
 async def test_any_key_is_accepted_unless_some_are_named(create):
@@ -191,18 +190,19 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("key", ["Bearer wrong-key-of-some-length", "Basic x", ""])
-async def test_key_is_checked_before_the_body(body, key):
-    options = {**BODIES[body]}
-    options["headers"] = {**options.get("headers", {}), "Authorization": key}
+async def test_key_is_checked_before_the_body():
     async with (
         Emulator(api_keys=[], max_body=100) as emulator,
         aiohttp.ClientSession(f"{emulator.base_url}/") as http,
-        http.post("chatkit/sessions", **options) as response,
     ):
-        assert response.status == 401
-        assert response.headers["WWW-Authenticate"] == 'Bearer realm="OpenAI API"'
+        for body, key in itertools.product(
+            BODIES, ["Bearer wrong-key-of-some-length", "Basic x", ""]
+        ):
+            options = {**BODIES[body]}
+            options["headers"] = {**options.get("headers", {}), "Authorization": key}
+            async with http.post("chatkit/sessions", **options) as response:
+                assert response.status == 401, (body, key)
+                assert response.headers["WWW-Authenticate"] == 'Bearer realm="OpenAI API"'
 
 
 @pytest.mark.parametrize("beta", ["", "chatkit_beta=v2", "assistants=v2"])
@@ -310,36 +310,41 @@ async def test_organization_and_project_are_noted_with_the_session(create, emula
     assert (session.organization, session.project) == ("org_1", "proj_1")
 
 
-@pytest.mark.parametrize(
-    "path", ["", "chatkit", "chatkit/sessions/", "chatkit/sessions/x", "chatkit/cancel", "models"]
-)
-async def test_an_unknown_path_is_a_404(http, path):
-    async with http.post(path) as response:
-        status, error = error_of((response.status, await response.json()))
+async def test_an_unknown_path_is_a_404(http):
+    for path in [
+        "",
+        "chatkit",
+        "chatkit/sessions/",
+        "chatkit/sessions/x",
+        "chatkit/cancel",
+        "models",
+    ]:
+        async with http.post(path) as response:
+            status, error = error_of((response.status, await response.json()))
 
-    assert status == 404
-    assert error["message"] == f"Invalid URL (POST /v1/{path})"
-
-
-@pytest.mark.parametrize("path", ["chatkit/sessions", "chatkit/sessions/cksess_1/cancel"])
-@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
-async def test_another_method_than_post_is_a_405(http, method, path):
-    async with http.request(method, path) as response:
-        status, error = error_of((response.status, await response.json()))
-
-    assert status == 405
-    assert response.headers["Allow"] == "POST"
-    assert error == {
-        "message": f"Invalid method for URL ({method} /v1/{path})",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": None,
-    }
+        assert status == 404
+        assert error["message"] == f"Invalid URL (POST /v1/{path})"
 
 
-@pytest.mark.parametrize(
-    ("raw", "session_id"),
-    [
+async def test_another_method_than_post_is_a_405(http):
+    for path, method in itertools.product(
+        ["chatkit/sessions", "chatkit/sessions/cksess_1/cancel"], ["GET", "DELETE", "PUT"]
+    ):
+        async with http.request(method, path) as response:
+            status, error = error_of((response.status, await response.json()))
+
+        assert status == 405
+        assert response.headers["Allow"] == "POST"
+        assert error == {
+            "message": f"Invalid method for URL ({method} /v1/{path})",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": None,
+        }
+
+
+async def test_a_session_id_is_one_segment_decoded_once(http, emulator):
+    for raw, session_id in [
         ("cksess_1", "cksess_1"),
         ("a%2Fb", "a/b"),
         ("a%252Fb", "a%2Fb"),
@@ -348,15 +353,13 @@ async def test_another_method_than_post_is_a_405(http, method, path):
         ("a+b", "a+b"),
         ("..", ".."),
         ("", ""),
-    ],
-)
-async def test_a_session_id_is_one_segment_decoded_once(http, emulator, raw, session_id):
-    url = URL(f"{emulator.base_url}/chatkit/sessions/{raw}/cancel", encoded=True)
-    async with http.post(url) as response:
-        assert response.status == 404
+    ]:
+        url = URL(f"{emulator.base_url}/chatkit/sessions/{raw}/cancel", encoded=True)
+        async with http.post(url) as response:
+            assert response.status == 404
 
-    assert emulator.requests[-1].path == f"/v1/chatkit/sessions/{raw}/cancel"
-    assert emulator.requests[-1].session_id == session_id
+        assert emulator.requests[-1].path == f"/v1/chatkit/sessions/{raw}/cancel"
+        assert emulator.requests[-1].session_id == session_id
 
 
 def test_a_slash_that_is_not_escaped_makes_another_path():

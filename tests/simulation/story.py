@@ -266,7 +266,7 @@ class World:
         self.emulator.latency = server["latency"]
         self.emulator.clear_faults()
         for fault in server["faults"]:
-            self.emulator._faults.add(fault, times=None)
+            self.emulator._state.faults.add(fault)
 
     async def close(self, at: float) -> None:
         await asyncio.sleep(at)
