@@ -341,6 +341,21 @@ def test_a_limit_ends_the_run_and_resuming_goes_on(invoke, emulator, rows):
     assert users(emulator) == expected(5)
 
 
+def test_limit_of_rows_from_stdin_ends_the_run(invoke, emulator, folder):
+    result = create(invoke, "-", "--limit", "1", input=ROWS.format(0))
+    assert result.stderr.startswith("The first row: 1 created.")
+
+
+@pytest.mark.parametrize("made", [0, 1])
+def test_run_without_an_output_asks_on_a_terminal(invoke, emulator, rows, monkeypatch, made):
+    terminal = SimpleNamespace(isatty=lambda: True)
+    streams = SimpleNamespace(stdin=terminal, stderr=terminal)
+    monkeypatch.setattr("chatkit_async.cli._bulk.sys", streams)
+    result = create(invoke, rows(1), output=None, input="ny"[made] + "\n")
+    assert "all client secrets are lost" in result.stderr
+    assert (result.exit_code, len(emulator.sessions)) == (1 - made, made)
+
+
 def test_a_limit_that_the_input_does_not_exceed_leaves_nothing_to_resume(invoke, emulator, rows):
     result = create(invoke, rows(2), "--limit", "2")
     assert result.stderr.startswith("2 rows: 2 created. ")

@@ -52,6 +52,13 @@ def test_ctrl_c_is_130(capsys):
     assert capsys.readouterr().err == "\nInterrupted.\n"
 
 
+def test_reader_of_the_help_that_goes_is_no_error(capsys):
+    with pytest.raises(click.exceptions.Exit) as end, reported():
+        raise BrokenPipeError
+    assert end.value.exit_code == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_a_defect_asks_to_be_reported_and_hides_what_looks_like_a_key(capsys):
     with pytest.raises(click.exceptions.Exit) as end, reported():
         raise RuntimeError("sk-0123456789abcdef went missing")

@@ -544,6 +544,33 @@ def test_what_does_not_reach_the_disk_is_told_with_the_next_record(path, monkeyp
         journal.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "it was deleted during the run"),
+        (lambda path: os.truncate(path, 0), "it was changed by another program during the run"),
+        (lambda path: os.truncate(path, 10**6), "it was changed by another program"),
+    ],
+)
+def test_damage_is_told_with_the_next_record(path, damage, said):
+    journal = opened(path)
+    damage(path)
+    for next_step in (lambda: journal.intent(row(0)), journal.close):
+        with pytest.raises(LineFileError, match=f"cannot write {path}: {said}"):
+            next_step()
+
+
+def test_attempts_of_all_runs_are_counted(path):
+    with opened(path) as journal:
+        journal.outcome(row(0), outcome("rejected"))
+        journal.outcome(row(0), outcome(session=CREATED))
+    before = path.read_text("utf-8")
+    path.write_text(before.replace('"attempts": 1', '"other": 1', 1), "utf-8")
+    with opened(path) as journal:
+        assert journal.history.attempts == 1
+
+
 def test_bringing_it_to_the_disk_after_its_end_does_nothing(path, monkeypatch):
     journal = opened(path)
     journal.close()
