@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
 from math import isfinite
 from operator import index
 from types import NoneType
-from typing import Any, SupportsIndex, TypeGuard, TypeVar, cast, get_args, get_origin
+from typing import Any, SupportsIndex, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
 
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
@@ -78,7 +79,7 @@ _converter.register_structure_hook(bool, _bool)
 _converter.register_structure_hook(int, _int)
 
 
-# Replies: what fits is one structure call, what does not is taken field by field ------------------
+# Replies: field by field, whatever the API adds, lacks or bends ----------------------------------
 
 R = TypeVar("R", bound=ReplyObject)
 
@@ -97,45 +98,59 @@ def from_dict(cls: type[R], data: object) -> R:
 
 
 def of_json(cls: type[R], members: dict[str, object]) -> R:
-    """Make a reply object of a decoded JSON object."""
-    try:
-        return _converter.structure(members, cls)
-    except Exception:  # noqa: BLE001 - whatever keeps it from fitting, the other way takes it
-        return _piecemeal(cls, members)
+    """Make a reply object of a decoded JSON object.
 
-
-def _piecemeal(cls: type[R], data: Mapping[str, object]) -> R:
-    state: dict[str, object] = {}
+    What fits goes into its slot. A list of a thousand items comes through here, so a value that has
+    the exact type of its field is not looked at any further.
+    """
+    reply = object.__new__(cls)
+    slots = _slots_of(cls)  # type: ignore[arg-type] # mypy takes the hash of a class for its objects'
     misfits: dict[str, object] = {}
     extra: dict[str, object] = {}
-    fields = fields_of(cls)
-    for key, value in data.items():
-        if key not in fields:
-            extra[key] = value
+    for name, value in members.items():
+        slot = slots.get(name)
+        if slot is None:
+            extra[name] = value
             continue
-        kind = fields[key].type
+        fill, exact, convert, kind = slot
+        if type(value) is exact:
+            fill(reply, value)
+            continue
         try:
-            if _is_object(kind):
-                state[key] = from_dict(kind, value)
-            else:
-                state[key] = _converter.structure(value, cast("type[object]", kind))
-        except Exception:  # noqa: BLE001 - whatever it is, it is kept as it came
-            misfits[key] = value
-    reply = object.__new__(cls)
-    kept = {"_misfits": misfits, "_extra": extra}
-    reply.__setstate__(state | {name: values for name, values in kept.items() if values})
+            fill(reply, convert(value, kind))
+        except Exception:  # noqa: BLE001 - whatever keeps it from fitting, it is kept as it came
+            misfits[name] = value
+    if misfits:
+        _fill(cls, "_misfits")(reply, misfits)
+    if extra:
+        _fill(cls, "_extra")(reply, extra)
     return reply
 
 
-def _structure(cls: type[ReplyObject]) -> Hook:
-    """Make the fast way to structure a class: a key that is unknown, such as `_extra`, raises."""
-    return make_dict_structure_fn(
-        cast("type[Any]", cls),
-        _converter,
-        _cattrs_detailed_validation=False,
-        _cattrs_forbid_extra_keys=True,
-        _extra=override(omit=True),
-    )
+Slot: TypeAlias = tuple[Callable[[object, object], None], type | None, Hook, object]
+"""How a field is filled, the type of values that need no conversion, the conversion, the type."""
+
+
+@cache
+def _slots_of(cls: type[ReplyObject]) -> dict[str, Slot]:
+    """Return the fields of a class by their names in the API."""
+    return {name: _slot(cls, name, field.type) for name, field in fields_of(cls).items()}
+
+
+def _slot(cls: type[ReplyObject], name: str, kind: Any) -> Slot:
+    exact = next((each for each in (str, int, bool) if each in {kind, *_optional_of(kind)}), None)
+    return _fill(cls, name), exact, _converter.get_structure_hook(kind), kind
+
+
+def _optional_of(kind: object) -> tuple[object, ...]:
+    """Return `(str,)` for `str | None`."""
+    args = get_args(kind)
+    return args[:1] if len(args) == 2 and args[1] is NoneType else ()  # noqa: PLR2004
+
+
+def _fill(cls: type[ReplyObject], name: str) -> Callable[[object, object], None]:
+    """Return what sets a slot of a frozen object."""
+    return cast("Callable[[object, object], None]", getattr(cls, name).__set__)
 
 
 def _secret(value: object, _: object) -> Secret:
@@ -163,8 +178,9 @@ def _is_optional_object(kind: object) -> bool:
     return NoneType in args and any(_is_object(each) for each in args)
 
 
-def _optional_object(value: object, kind: Any) -> ReplyObject | None:
-    return None if value is None else _member(next(filter(_is_object, get_args(kind))), value)
+def _optional_object(kind: Any) -> Hook:
+    cls = next(filter(_is_object, get_args(kind)))
+    return lambda value, _: None if value is None else _member(cls, value)
 
 
 def _is_object(kind: object) -> TypeGuard[type[ReplyObject]]:
@@ -176,18 +192,19 @@ def _is_objects(kind: object) -> bool:
     return get_origin(kind) is tuple and _is_object(get_args(kind)[0])
 
 
-def _objects(value: object, kind: Any) -> tuple[ReplyObject, ...]:
-    if not isinstance(value, list):
-        raise TypeError
+def _objects(kind: Any) -> Hook:
     cls = get_args(kind)[0]
-    return tuple(_member(cls, member) for member in cast("list[object]", value))
+
+    def structure(value: object, _: object) -> tuple[ReplyObject, ...]:
+        if not isinstance(value, list):
+            raise TypeError
+        return tuple([_member(cls, member) for member in cast("list[object]", value)])
+
+    return structure
 
 
-def _member(cls: type[R], value: object) -> R:
-    if not isinstance(value, dict):
-        raise TypeError
-    members = cast("dict[str, object]", value)
-    return of_json(cls.class_for(members), members)
+def _member(cls: type[R], value: Any) -> R:
+    return of_json(cls.class_for(value), value)  # what is not an object has no items: it raises
 
 
 def _optional(hook: Hook) -> Hook:
@@ -210,13 +227,13 @@ def _type_is(wanted: object) -> Callable[[Any], bool]:
     return lambda given: given == wanted
 
 
-_converter.register_structure_hook_factory(_is_object, _structure)
+_converter.register_structure_hook_func(_is_object, lambda value, cls: from_dict(cls, value))
 _converter.register_structure_hook(Secret, _secret)
 _converter.register_structure_hook_func(_type_is(str | None), _optional(_str))
 _converter.register_structure_hook_func(_type_is(int | None), _optional(_int))
 _converter.register_structure_hook_factory(_is_open_enum, _open_enum)
-_converter.register_structure_hook_func(_is_optional_object, _optional_object)
-_converter.register_structure_hook_func(_is_objects, _objects)
+_converter.register_structure_hook_factory(_is_optional_object, _optional_object)
+_converter.register_structure_hook_factory(_is_objects, _objects)
 _converter.register_structure_hook_func(
     _type_is(fields_of(models.ChatKitWorkflow)["state_variables"].type), _state_variables
 )

@@ -768,11 +768,6 @@ def test_json_that_is_nested_too_deeply_is_told_apart():
 # Replies: what the models' tests do not reach
 
 
-def test_a_reply_that_fits_is_one_structure_call(monkeypatch):
-    monkeypatch.setattr(_codec, "_piecemeal", None)
-    assert _codec.from_dict(ChatSession, FITTING).user == "user_123"
-
-
 def test_a_reply_is_read_of_any_mapping_and_of_nothing_else():
     read = _codec.from_dict(ChatSession, MappingProxyType(FITTING))
     assert read == _codec.from_dict(ChatSession, FITTING)

@@ -142,6 +142,8 @@ class ReplyObject(_HasMisfits, Model):
     @classmethod
     def class_for(cls, members: Mapping[str, object]) -> type[Self]:
         """Return the class that a JSON object becomes: this one, or the one of its `type`."""
+        if not cls._kinds:
+            return cls
         kind = members.get("type")
         found = cls._kinds.get(kind) if isinstance(kind, str) else None
         return found if found is not None and issubclass(found, cls) else cls

@@ -24,6 +24,7 @@ from scenarios import (
     FLOOR_UVLOOP,
     GROWTH,
     HELD,
+    HELD_ITEMS,
     NEEDS,
     ON_IP,
     PACE,
@@ -119,7 +120,9 @@ class Run:
                 f"a process may open {files} files here, not {needed} (ulimit -Hn)",
             )
         if not meter.CAN_TELL_MEMORY:
-            self._drop(lambda scenario: scenario in {HELD, GROWTH}, "this system has no /proc")
+            self._drop(
+                lambda scenario: scenario in {HELD, GROWTH, HELD_ITEMS}, "this system has no /proc"
+            )
 
     def _drop(self, condition: Callable[[Scenario], bool], reason: str) -> None:
         for scenario in [scenario for scenario in self._scenarios if condition(scenario)]:

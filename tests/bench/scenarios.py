@@ -258,6 +258,29 @@ GROWTH = replace(
     fresh=True,
 )
 
+# Conversations
+
+LIST = Scenario(
+    name="items, 100 on a page",
+    part="list",
+    task="listing",
+    at_once=1,
+    peers=(US, OPENAI),
+    requests=10_000,
+)
+BLOCKING_LIST = replace(LIST, name="blocking items, 100 on a page", task="listing_blocking")
+HELD_ITEMS = replace(
+    LIST, name="items that are kept", task="held_items", requests=20_000, fresh=True
+)
+DELETE = Scenario(
+    name="threads deleted, 64 in flight",
+    part="list",
+    task="delete",
+    at_once=64,
+    peers=(US, OPENAI),
+    seconds=0.5,
+)
+
 SCENARIOS = [
     IMPORT,
     READY,
@@ -281,6 +304,10 @@ SCENARIOS = [
     BULK_64,
     BULK_512,
     GROWTH,
+    LIST,
+    BLOCKING_LIST,
+    HELD_ITEMS,
+    DELETE,
 ]
 PARTS = tuple(dict.fromkeys(scenario.part for scenario in SCENARIOS))
 
@@ -359,8 +386,11 @@ def wall(scenario: Scenario, peer: str, aim: float | None = None) -> Comparison:
 
 
 def rate(scenario: Scenario, peer: str, aim: float | None = None, us: str = US) -> Comparison:
-    """Compare the creates a second: more is better."""
-    compared = _ratio((scenario, us), peer, "creates/s", lambda each: each.rate, aim)
+    """Compare the requests, rows or items a second: more is better."""
+    things = "items/s" if scenario.task.startswith("listing") else "creates/s"
+    if scenario.task == "delete":
+        things = "rows/s"
+    compared = _ratio((scenario, us), peer, things, lambda each: each.rate, aim)
     return replace(compared, at_least=True)
 
 
@@ -462,4 +492,10 @@ COMPARISONS = [
         unit=" MB",
         aim=5,
     ),
+    rate(LIST, OPENAI, 8),
+    rate(BLOCKING_LIST, OPENAI, 6),
+    cpu(LIST, OPENAI),
+    cpu(BLOCKING_LIST, OPENAI),
+    memory(HELD_ITEMS, OPENAI),
+    rate(DELETE, OPENAI),
 ]

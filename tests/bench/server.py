@@ -1,4 +1,7 @@
-"""The load server: answers every POST as the API answers a create, from bytes made beforehand.
+"""The load server: answers as the API does, from bytes made beforehand.
+
+A POST is answered as a create, a GET of a thread's items with a page, and a DELETE as the deletion
+of the thread.
 
 Run as a script in a process of its own, it prints a line of JSON with its port, and ends with its
 standard input. It must not be what a benchmark waits for, so it does as little as possible, and
@@ -16,6 +19,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
 from urllib.parse import urlsplit
@@ -87,6 +91,44 @@ def _reply(headers: list[tuple[str, str]], content: object) -> bytes:
 PLAIN = _reply(HEADERS, SESSION)
 WITH_COOKIES = _reply(HEADERS + COOKIES, SESSION)
 
+PAGE_SIZE = 100
+LAST_ITEM = 1_000_000
+
+ITEMS = (
+    {
+        "type": "chatkit.user_message",
+        "content": [{"type": "input_text", "text": "Where is the parcel that I ordered? " * 3}],
+        "attachments": [],
+        "inference_options": {"tool_choice": None, "model": None},
+    },
+    {
+        "type": "chatkit.assistant_message",
+        "content": [
+            {"type": "output_text", "text": "It arrives tomorrow. " * 10, "annotations": []}
+        ],
+    },
+)
+"""A user's message and its answer, over and over."""
+
+
+@cache
+def _page(after: int) -> bytes:
+    """The page of items after one of them."""
+    common = {"object": "chatkit.thread_item", "thread_id": "cthr_1"}
+    data = [
+        {"id": f"cti_{number}", "created_at": 1_795_850_000 - number, **common, **ITEMS[number % 2]}
+        for number in range(after + 1, after + 1 + PAGE_SIZE)
+    ]
+    ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
+    more = after + PAGE_SIZE < LAST_ITEM
+    return _reply(HEADERS, {"object": "list", "data": data, **ids, "has_more": more})
+
+
+def _deleted(thread_id: str) -> bytes:
+    return _reply(HEADERS, {"id": thread_id, "object": "chatkit.thread.deleted", "deleted": True})
+
+
+_AFTER = re.compile(rb"[?&]after=cti_(\d+)")
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -114,7 +156,15 @@ class _Connection(asyncio.Protocol):
             end += 4 + (int(found[1]) if found else 0)
             if len(received) < end:
                 break
-            if received.startswith(b"GET"):
+            target = received[: received.index(b"\r\n")].split(b" ")[1]
+            if received.startswith(b"DELETE"):
+                _Connection.served += 1
+                self._transport.write(_deleted(target.rpartition(b"/")[2].decode()))
+            elif b"/items" in target:
+                _Connection.served += 1
+                after = _AFTER.search(target)
+                self._transport.write(_page(int(after[1]) if after else 0))
+            elif received.startswith(b"GET"):
                 if received.startswith(b"GET /release"):
                     self._release()
                 self._transport.write(self._stats())

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import bulk
 import crowd
+import listing
 import peers
 import server
 from meter import Measured, Meter
@@ -109,6 +110,10 @@ TASKS: dict[str, Callable[..., Measured]] = {
     "held": crowd.held,
     "bulk": bulk.bulk,
     "growth": bulk.growth,
+    "listing": listing.listing,
+    "listing_blocking": listing.listing_blocking,
+    "held_items": listing.held_items,
+    "delete": listing.delete,
 }
 
 
