@@ -31,11 +31,6 @@ def looks_real(key: str) -> bool:
     )
 
 
-def without_secret(text: str) -> str:
-    """Return a text without client secrets: some cancel by secret instead of id."""
-    return _SECRET.sub("ek_***", text) if "ek_" in text else text
-
-
 def masked_key(key: str) -> str:
     """Return an API key as the service echoes it, and nothing of one that may be real."""
     if len(key) < _MIN_SHOWN_KEY or looks_real(key):
@@ -45,7 +40,8 @@ def masked_key(key: str) -> str:
 
 def masked_text(text: str) -> str:
     """Return a text without client secrets and API keys."""
-    text = without_secret(text)
+    if "ek_" in text:
+        text = _SECRET.sub("ek_***", text)
     return _KEY.sub("sk-***", text) if "sk-" in text else text
 
 

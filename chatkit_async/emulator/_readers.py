@@ -6,6 +6,7 @@ Each raises ApiError, 400, for what does not fit.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -13,7 +14,7 @@ import attrs
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._faults import Fault
 from chatkit_async.emulator._fields import Fields
-from chatkit_async.emulator._json import JSON, parse_json
+from chatkit_async.emulator._json import JSON
 from chatkit_async.emulator._latency import Exponential, Latency, LogNormal, Uniform
 from chatkit_async.emulator._limits import FixedWindow, RateLimit, TokenBucket
 from chatkit_async.emulator._threads import DELETED_CURSORS, DeletedCursor
@@ -140,8 +141,11 @@ def _value(reader: object, text: str) -> JSON:
         return True
     if reader in (Fields.text, _body):
         return text
-    number = parse_json(text.encode(errors="replace"))
-    return number if isinstance(number, int | float) else text
+    for kind in (int, float):
+        with suppress(ValueError):
+            number = kind(text)
+            return FOR_EVER if number == math.inf else number
+    return text
 
 
 def _body(fields: Fields, name: str) -> object:

@@ -30,22 +30,14 @@ _STOP_TIMEOUT = 5.0  # seconds; a handler that has lost its connection ends at o
 
 
 def check_running_loop() -> None:
-    """Check that an asyncio event loop is running.
-
-    Raises:
-        RuntimeError: None is running, as under trio.
-    """
+    """Check that an asyncio event loop is running, or raise RuntimeError."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        pass
-    else:
-        return
-    raise RuntimeError(
-        "`async with Emulator()` needs a running asyncio event loop, and there is none here: "
-        "aiohttp, which serves the emulator, works with asyncio only. Under trio, use "
-        "`with Emulator()`, which serves on a thread of its own"
-    )
+        raise RuntimeError(
+            "`async with Emulator()` needs a running asyncio event loop, because aiohttp serves "
+            "the emulator. Under trio, use `with Emulator()`, which has a thread of its own"
+        ) from None
 
 
 class Server(web.Server):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import Factory, define, evolve, field
 
 from chatkit_async.emulator._checks import check_number, choice
 from chatkit_async.emulator._errors import ApiError
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from chatkit_async.emulator._clock import Clock
     from chatkit_async.emulator._faults import Fault
+
+StateLine: TypeAlias = "tuple[str, JSON | bytes]"
+"""A line of a state file: where it is, and its content."""
 
 _KINDS = ("thread", "session", "fault", "clock")
 
@@ -63,26 +66,14 @@ class Settings:
     )
 
 
-@frozen
-class StateLine:
-    """A line of a state file."""
-
-    where: str
-    content: JSON | bytes = field(repr=False)
-
-
-def read_state(path: str | os.PathLike[str]) -> tuple[StateLine, ...]:
-    """Read a file of JSON lines; empty lines are skipped.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+def read_state(path: str | os.PathLike[str]) -> list[StateLine]:
+    """Read a file of JSON lines; empty lines are skipped."""
     lines = Path(path).read_bytes().splitlines()
-    return tuple(
-        StateLine(f"{path}, line {number}", parse_json(line))
+    return [
+        (f"{path}, line {number}", parse_json(line))
         for number, line in enumerate(lines, 1)
         if line.strip()
-    )
+    ]
 
 
 class State:
@@ -124,8 +115,8 @@ class State:
         self.requests.reset()
         self.faults.reset(self._seed, self._faults_at_start)
         self.settings = evolve(self._settings_at_start)
-        for line in self._lines:
-            self._load(line)
+        for where, content in self._lines:
+            self._load(where, content)
 
     def new_request_id(self) -> str:
         """Return the id of a new request."""
@@ -135,9 +126,9 @@ class State:
         """Return the seconds that a reply takes."""
         return draw(self.settings.latency, self._latencies)
 
-    def _load(self, line: StateLine) -> None:
+    def _load(self, where: str, content: JSON | bytes) -> None:
         try:
-            top = Fields.of_body(line.content)
+            top = Fields.of_body(content)
             kind = next((kind for kind in _KINDS if kind in top), "thread")
             fields = top.required_section(kind)
             match kind:
@@ -151,7 +142,7 @@ class State:
                     move_clock(fields, self.clock)
             top.refuse_unread()
         except ApiError as error:
-            message = f"{line.where}: {error.message}"
+            message = f"{where}: {error.message}"
             raise ValueError(message) from None
 
     def _load_thread(self, fields: Fields, top: Fields) -> None:

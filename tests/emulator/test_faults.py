@@ -509,6 +509,7 @@ async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator
     ("text", "fault"),
     [
         ("drop=close;after", Fault(drop="close", after=True)),
+        ("delay=inf; chance=.5", Fault(delay=math.inf, chance=0.5)),
         ("cut ; delay=0.5;", Fault(cut=True, delay=0.5)),
         ("off-schema; drip=0.1; chance=0.5", Fault(off_schema=True, drip=0.1, chance=0.5)),
         (
