@@ -301,6 +301,25 @@ def test_cells_can_be_as_long_as_the_api_takes():
         assert row.value["workflow"]["state_variables"]["doc"] == text
 
 
+class Piece(bytes):
+    """A piece of the input that counts the bytes it is appended to."""
+
+    copied = 0
+
+    def __radd__(self, before):
+        Piece.copied += len(before)
+        return bytes(before) + bytes(self)
+
+
+def test_long_line_is_joined_once():
+    text = f'{{"user": "{"a" * 100_000}"}}\n'.encode()
+    rows = Rows(JsonDecoder({}))
+    pieces = (Piece(text[start : start + 500]) for start in range(0, len(text), 500))
+    (row,) = (row for piece in pieces for row in rows.feed(piece))
+    assert row.value == {"user": "a" * 100_000}
+    assert Piece.copied < 1000
+
+
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_a_quotation_mark_that_is_never_closed_ends_the_input(end):
     with pytest.raises(InputError, match="line 3: a quotation mark is never closed"):
