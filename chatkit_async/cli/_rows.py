@@ -322,7 +322,7 @@ class JsonDecoder:
         """Any line can be the last."""
 
 
-_SEPARATOR = re.compile(rb'"?sep=([\t -~])"?', re.IGNORECASE)  # Excel's own first line
+_SEPARATOR = re.compile(rb'"?sep=([\t!#-/:-@\[-`{-~])"?', re.IGNORECASE)  # Excel's own first line
 
 
 class CsvDecoder:
@@ -423,9 +423,10 @@ class CsvDecoder:
             if len(problems) > _MAX_LISTED:
                 break
         if problems:
+            found = _listed([_cut(name) for name in names[: _MAX_LISTED + 1]])
             raise InputError(
                 f"line {self._begun}: {_listed(problems, '; ')}\n"
-                f"Columns found: {_listed([_cut(name) for name in names[: _MAX_LISTED + 1]])}\nValid columns: {', '.join(FIELDS)}\n"
+                f"Columns found: {found}\nValid columns: {', '.join(FIELDS)}\n"
                 'Rename a column with --map "COLUMN=FIELD". Leave one out with --ignore-column '
                 "COLUMN, or all unknown ones with --ignore-unknown-columns.",
                 *(remedy if columns or "--map" in remedy else ()),
