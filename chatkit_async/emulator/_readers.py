@@ -14,7 +14,6 @@ import attrs
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._faults import Fault
 from chatkit_async.emulator._fields import Fields
-from chatkit_async.emulator._json import JSON
 from chatkit_async.emulator._latency import Exponential, Latency, LogNormal, Uniform
 from chatkit_async.emulator._limits import FixedWindow, RateLimit, TokenBucket
 from chatkit_async.emulator._threads import DELETED_CURSORS, DeletedCursor
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from chatkit_async.emulator._clock import Clock
+    from chatkit_async.emulator._json import JSON
 
 _Built = TypeVar("_Built", bound=attrs.AttrsInstance)
 _Choice = TypeVar("_Choice")
