@@ -191,6 +191,7 @@ class ServerThread:
         """
         self._thread.start()
         if (failure := self._failures.get()) is not None:
+            self._thread.join()
             raise failure
 
     def stop(self) -> None:
