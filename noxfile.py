@@ -258,6 +258,18 @@ def live(session: nox.Session) -> None:
 
 
 @nox.session
+def node(session: nox.Session) -> None:
+    """Let the official SDK for Node use the emulator; needs Node and npm."""
+    session.install(".[cli]", *group("tests"))
+    folder = HERE / "build" / "node"
+    folder.mkdir(parents=True, exist_ok=True)
+    session.run("npm", "install", "--prefix", str(folder), "openai@7", external=True)
+    session.env["PYTHONPATH"] = "tests"
+    session.env["OPENAI_NODE"] = str(folder)
+    session.run("python", "-P", "-m", "pytest", "tests/emulator/test_node.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after -- go to them."""
     session.install(".[cli]", *group("bench"))
