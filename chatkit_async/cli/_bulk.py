@@ -428,8 +428,10 @@ def _check(source: Source[V], report: Report[V], given: Options) -> int:
     note(f"{counted(report.rows, 'row')}, {report.wrong:,} of them wrong. Nothing was sent.")
     if report.wrong:
         return USAGE
-    output = () if click.get_current_context().params["output"] else ("-o", "sessions.jsonl")
-    note(without_secrets(f"To send: {command_with(*output, without={'--dry-run'})}"))
+    params = click.get_current_context().params
+    output = () if params["output"] else ("-o", f"{params['source'].stem}.out.jsonl")
+    if params["source"].name != "-":
+        note(without_secrets(f"To send: {command_with(*output, without={'--dry-run'})}"))
     return 0
 
 

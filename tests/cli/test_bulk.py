@@ -586,6 +586,14 @@ def test_a_dry_run_of_ids(invoke, folder):
     result = invoke("bulk", "cancel", "ids", "--dry-run")
     assert result.exit_code == 2
     assert result.stderr.startswith("session_id: must not be '.' or '..'")
+    (folder / "ids").write_text("cksess_1\ncksess_1\n")
+    assert invoke("bulk", "cancel", "ids", "--dry-run").stderr.splitlines() == [
+        "Warning: id: appears more than once: line 2; each of these rows is sent",
+        "2 rows, 0 of them wrong. Nothing was sent.",
+        "To send: chatkit-async bulk cancel ids -o ids.out.jsonl",
+    ]
+    dry = invoke("bulk", "cancel", "-", "--dry-run", input="cksess_1\n").stderr
+    assert dry == "1 row, 0 of them wrong. Nothing was sent.\n"
 
 
 # Resume

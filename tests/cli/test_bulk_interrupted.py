@@ -249,6 +249,6 @@ def test_sheet_is_created_with_the_commands_printed(forks, emulator, tmp_path, n
     save_sheet(sheet, number)
     run(0, f"{number:,} rows: {number:,} created.")
     assert sessions_by_row(emulator, number) == [1] * number
-    records = lines(tmp_path / "sessions.jsonl")
+    records = lines(tmp_path / "users.out.jsonl")
     held = {record["session"]["id"] for record in records if record.get("kind") == "created"}
     assert held == set(emulator.sessions)
