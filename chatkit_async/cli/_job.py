@@ -186,12 +186,16 @@ class Job(Interruptible, Generic[V]):
         *,
         again: Again,
         limit: int | None,
+        noun: str = "row",
         quiet: bool = False,
     ) -> None:
         # In the order in which they are told.
         kinds: tuple[Kind, ...] = (done, "rejected", "unknown", "not_attempted")
         self.totals: Counter[str] = Counter(dict.fromkeys(kinds, 0))
-        super().__init__(Progress(self.totals, self._total, self._under_way, quiet=quiet))
+        super().__init__(
+            Progress(self.totals, self._total, self._under_way, noun=f"{noun}s", quiet=quiet)
+        )
+        self._noun = noun
         self.stopped_by: ChatKitError | None = None
         self.expired = 0
         self._done: Kind = done
@@ -239,10 +243,10 @@ class Job(Interruptible, Generic[V]):
         kinds = ", ".join(
             f"{number:,} {kind.replace('_', ' ')}" for kind, number in self.totals.items() if number
         )
-        rows = counted(self.totals.total(), "row")
+        rows = counted(self.totals.total(), self._noun)
         if not self._at_end:
             rows = f"The first {rows.removeprefix('1 ')}"
-        said = f"{rows}: {kinds}." if kinds else "No rows."
+        said = f"{rows}: {kinds}." if kinds else f"No {self._noun}s."
         if self._run is not None and (now := self._run.summary).attempts:
             # Of a row that was not attempted, no attempt got as far as to send anything.
             to_connect = (+self._progress.kinds).keys() == {"not_attempted"}
@@ -262,7 +266,7 @@ class Job(Interruptible, Generic[V]):
             return after_signal(self.interrupted_by)
         if self.stopped_by is not None and exit_code(self.stopped_by) == AUTHENTICATION:
             return AUTHENTICATION
-        return 0 if (+self.totals).keys() <= {"created", "cancelled"} else PARTIAL
+        return 0 if (+self.totals).keys() <= {self._done} else PARTIAL
 
     @property
     def unfinished(self) -> bool:
@@ -363,7 +367,8 @@ class Job(Interruptible, Generic[V]):
         """Say why a row failed, for the first few."""
         failed = self._progress.kinds["rejected"] + self._progress.kinds["unknown"]
         if failed <= SHOWN:
-            self._say(f"line {row.line}: {outcome.kind}: {outcome.error}")
+            which = f"line {row.line}" if self._noun == "row" else f"{self._noun} {row.value}"
+            self._say(f"{which}: {outcome.kind}: {outcome.error}")
         elif failed == SHOWN + 1:
             self._say("There are more like these: see the outcomes.")
 

@@ -284,7 +284,7 @@ def outcome_record(
     if outcome.session is not None:
         record["session"] = session_data(outcome.session, show_secret=show_secret)
     if outcome.error is not None:
-        record["error"] = _error_record(outcome.error)
+        record["error"] = error_record(outcome.error)
     return record | {
         "attempts": outcome.attempts,
         "lost": outcome.lost,
@@ -293,7 +293,8 @@ def outcome_record(
     }
 
 
-def _error_record(error: ChatKitError) -> dict[str, object]:
+def error_record(error: ChatKitError) -> dict[str, object]:
+    """Return an error as JSON."""
     message = error.message if isinstance(error, APIError) else str(error)
     record: dict[str, object] = {"type": type(error).__name__, "message": message}
     if isinstance(error, ParameterError):

@@ -36,7 +36,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, given: str | 
 
 
 def selection_options(command: F) -> F:
-    """Add the options that make a `Selection`."""
+    """Add the options for the users or ids of a `Selection`."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     options: tuple[Callable[[Any], Any], ...] = (
         click.option("--user", metavar="ID", help="The threads of this user."),
@@ -49,19 +49,15 @@ def selection_options(command: F) -> F:
         click.option(
             "--ids", type=file, metavar="FILE", help="Threads by their ids, one to a line."
         ),
-        click.option(
-            "--since",
-            callback=_seconds,
-            metavar="DATE",
-            help="Only threads created at or after this date, in UTC.",
-        ),
-        click.option(
-            "--until", callback=_seconds, metavar="DATE", help="Only threads created before it."
-        ),
     )
     for option in reversed(options):
         command = cast("F", option(command))
     return command
+
+
+def date_option(name: str, parameter: str, text: str) -> Callable[[F], F]:
+    """Add an option for a moment, in Unix seconds."""
+    return click.option(name, parameter, callback=_seconds, metavar="DATE", help=text)
 
 
 @attrs.frozen(kw_only=True)
@@ -79,17 +75,22 @@ class Selection:
     user: str | None
     users: Path | None
     ids: Path | None
-    since: int | None
-    until: int | None
+    since: int | None = None
+    until: int | None = None
 
     def __attrs_post_init__(self) -> None:
         given = [self.user, self.users, self.ids]
         if given.count(None) < len(given) - 1:
             raise click.UsageError("Choose one of --user, --users and --ids.")
+        if self.ids is not None and not (self.since is None and self.until is None):
+            raise click.UsageError("Dates do not go with --ids.")
         if self.user is not None and not self.user.strip():
             raise click.UsageError("--user must not be empty.")
-        if self.ids is not None and not (self.since is None and self.until is None):
-            raise click.UsageError("--since and --until do not go with --ids.")
+
+    @property
+    def users_alone(self) -> bool:
+        """True for all threads of one or more users, whenever they were created."""
+        return (self.user or self.users) is not None and self.since is None and self.until is None
 
     def check(self) -> None:
         """Read the files.
@@ -147,12 +148,17 @@ def _rows(path: Path, decoder: Decoder[V]) -> Iterator[Row[V]]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def project() -> str:
-    """Return which project's threads the key in the environment sees, for people."""
+def project() -> dict[str, str]:
+    """Return which project's threads the key in the environment sees."""
     settings = Settings.resolve({})
-    named = [
-        f"key {masked(os.environ.get('OPENAI_API_KEY', '').strip())}",
-        f"organization {settings.organization or 'of the key'}",
-        f"project {settings.project or 'of the key'}",
-    ]
-    return f"{settings.base_url}, {', '.join(named)}"
+    return {
+        "base_url": settings.base_url,
+        "key": masked(os.environ.get("OPENAI_API_KEY", "").strip()),
+        "organization": settings.organization or "of the key",
+        "project": settings.project or "of the key",
+    }
+
+
+def described(where: dict[str, str]) -> str:
+    """Return a project for people."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in where.items())

@@ -1,4 +1,4 @@
-"""`chatkit-async threads`: list and show conversations, and the commands that copy them."""
+"""`chatkit-async threads`: list and show conversations, and the commands that copy and erase them."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from chatkit_async.cli._export_file import PAGE_SIZE, parts_of
 from chatkit_async.cli._options import base_url_option, debug_option, json_option, timeout_option
 from chatkit_async.cli._output import note, write, write_json
 from chatkit_async.cli._running import run
+from chatkit_async.cli._threads_delete import delete
 from chatkit_async.cli._threads_export import export
 from chatkit_async.cli._transcript import heading, text_of, when
 from chatkit_async.client import AsyncChatKit
@@ -16,9 +17,9 @@ from chatkit_async.options import OMITTED
 from chatkit_async.secret import printable
 
 
-@click.group(short_help="List, show and export conversations.")
+@click.group(short_help="List, show, export and erase conversations.")
 def threads() -> None:
-    """List, show and export conversations: the threads of the key's project."""
+    """List, show, export and erase conversations: the threads of the key's project."""
 
 
 @threads.command("list", short_help="List threads, the newest first.")
@@ -115,3 +116,4 @@ def _print_item(item: ChatKitThreadItem, *, as_json: bool) -> None:
 
 
 threads.add_command(export)
+threads.add_command(delete)

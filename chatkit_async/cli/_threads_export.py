@@ -18,7 +18,13 @@ from chatkit_async.cli._options import base_url_option, command_with, debug_opti
 from chatkit_async.cli._output import counted, note, without_secrets, write_json
 from chatkit_async.cli._progress import Progress
 from chatkit_async.cli._running import run
-from chatkit_async.cli._selection import Selection, project, selection_options
+from chatkit_async.cli._selection import (
+    Selection,
+    date_option,
+    described,
+    project,
+    selection_options,
+)
 from chatkit_async.client import AsyncChatKit
 from chatkit_async.errors import (
     APIResponseError,
@@ -268,6 +274,8 @@ class Export(Interruptible):
     help="The file, or for Markdown the folder. Only you can read it.",
 )
 @selection_options
+@date_option("--since", "since", "Only threads created at or after this date, in UTC.")
+@date_option("--until", "until", "Only threads created before it.")
 @click.option(
     "--format",
     "output_format",
@@ -345,6 +353,6 @@ def export(
     if as_json:
         write_json(work.summary())
     if work.is_complete and not work.totals.total() and not allow_empty:
-        note(f"No threads. A key sees only the threads of its own project: {where}.")
+        note(f"No threads. A key sees only the threads of its own project: {described(where)}.")
         context.exit(PARTIAL)
     context.exit(work.exit_code)

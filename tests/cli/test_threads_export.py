@@ -111,7 +111,7 @@ def test_export_is_of_the_threads_that_were_chosen(export, emulator, threads, tm
     ("options", "problem"),
     [
         (["--user=ada", "--ids=ids.txt"], "Choose one of --user, --users and --ids."),
-        (["--ids=ids.txt", "--since=2026-01-01"], "--since and --until do not go with --ids."),
+        (["--ids=ids.txt", "--since=2026-01-01"], "Dates do not go with --ids."),
         (["--since=yesterday"], "must be a date such as 2026-11-28"),
         (["--users=people.csv"], "people.csv, line 3: no user found."),
         (["--users=people.jsonl"], "people.jsonl, line 2: no user found."),
@@ -204,7 +204,7 @@ def test_export_without_threads_names_the_project(export, emulator, environment)
     result = export()
     assert result.exit_code == 3
     assert result.stderr.splitlines()[-1] == (
-        f"No threads. A key sees only the threads of its own project: {emulator.base_url}, key "
+        f"No threads. A key sees only the threads of its own project: base url {emulator.base_url}, key "
         "sk-**********-key, organization of the key, project proj_1."
     )
     assert export("--resume", "--allow-empty").exit_code == 0
