@@ -86,7 +86,7 @@ def chatkit_emulator(
     Each `chatkit_fault` marker of the test becomes an `Emulator.fail`, from the module's to the
     class's to the test's, top to bottom.
     """
-    from chatkit_async.emulator import Emulator  # noqa: PLC0415 - see above
+    from chatkit_async.emulator import Emulator  # noqa: PLC0415 - only its users pay for it
 
     options: dict[str, object] = dict(chatkit_emulator_options)
     with (
@@ -119,10 +119,10 @@ def async_chatkit(chatkit_emulator: Emulator) -> Iterator[AsyncChatKit]:
 
     This is a plain fixture: it needs no plugin for async fixtures, whichever runs the test.
     """
-    import asyncio  # noqa: PLC0415 - see above
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - see above
+    import asyncio  # noqa: PLC0415 - only its users pay for it
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only its users pay for it
 
-    from chatkit_async import AsyncChatKit, RetryPolicy  # noqa: PLC0415 - see above
+    from chatkit_async import AsyncChatKit, RetryPolicy  # noqa: PLC0415 - only its users pay for it
 
     client = AsyncChatKit(
         api_key=chatkit_emulator.api_key,
@@ -138,7 +138,7 @@ def async_chatkit(chatkit_emulator: Emulator) -> Iterator[AsyncChatKit]:
 @pytest.fixture
 def chatkit(chatkit_emulator: Emulator) -> Iterator[ChatKit]:
     """A `ChatKit` of the emulator. It hardly waits to retry."""
-    from chatkit_async import ChatKit, RetryPolicy  # noqa: PLC0415 - see above
+    from chatkit_async import ChatKit, RetryPolicy  # noqa: PLC0415 - only its users pay for it
 
     with ChatKit(
         api_key=chatkit_emulator.api_key,
