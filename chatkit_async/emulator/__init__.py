@@ -5,12 +5,12 @@ For example::
     async with Emulator() as emulator:
         ...  # point a client at emulator.base_url, with emulator.api_key
 
-It keeps sessions and threads in memory, checks requests against the published schema, answers errors
-in the API's format, notes every request in a ledger, and fails on demand. It serves on loopback only.
-Another process can read and set its state in JSON, under `/_emulator/`.
+It keeps sessions and threads in memory, checks requests against the published schema, answers
+errors in the API's format, notes every request in a ledger, and fails on demand. It serves on
+loopback only. Another process can read and set its state in JSON, under `/_emulator/`.
 
-Where the API's documentation is silent, the emulator makes an assumption. docs/reference/emulator.md
-lists all of them.
+Where the API's documentation is silent, the emulator makes an assumption:
+docs/reference/emulator.md lists all of them.
 """
 
 from chatkit_async.emulator._clock import Clock

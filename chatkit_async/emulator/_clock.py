@@ -79,7 +79,10 @@ class Clock:
         with self._lock:
             to = self._now() + seconds
             if not (math.isfinite(to) and seconds >= 0):
-                message = f"the clock must advance by 0 seconds or more, got {seconds!r}; set() goes backwards"
+                message = (
+                    f"the clock must advance by 0 seconds or more, got {seconds!r}; "
+                    "set() goes backwards"
+                )
                 raise ValueError(message)
             self._move_to(to)
 

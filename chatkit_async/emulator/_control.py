@@ -48,7 +48,6 @@ _Item = TypeVar("_Item")
 PREFIX: Final = "/_emulator"
 
 _DEFAULT_LIMIT = 100  # sessions, threads or requests in a reply
-_MAX_DIGITS = 18  # of a number in a query
 _HEADERS = {
     "Content-Type": "application/json",
     "Cache-Control": "no-store",
@@ -287,8 +286,5 @@ def _found(kind: str, name: str, item: _Item | None) -> _Item:
 
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        message = f"Invalid '{name}': expected a whole number, 0 or more."
-        raise ApiError(400, message, param=name, code="invalid_value")
-    return int(text)
+    fields = Fields({**query})
+    return fields.within(name, fields.get(name, Fields.numeral, default), 0)

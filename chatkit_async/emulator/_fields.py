@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from sys import float_info
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from chatkit_async.emulator._json import JSON
+
+_NUMERAL = re.compile(r"-?\d{1,18}", re.ASCII)
 
 _Value = TypeVar("_Value")
 _Default = TypeVar("_Default")
@@ -148,9 +151,19 @@ class Fields:
 
     def count(self, name: str, *, maximum: int | None = None) -> int:
         """Return an integer of at least 1."""
-        value = self.whole(name)
-        if value < 1:
-            self.refuse(name, "expected at least 1", "integer_below_min_value")
+        return self.within(name, self.whole(name), 1, maximum)
+
+    def numeral(self, name: str) -> int:
+        """Return an integer that is written as a string, as in a query."""
+        text = self.text(name)
+        if _NUMERAL.fullmatch(text) is None:
+            self.refuse(name, "expected an integer", "invalid_type")
+        return int(text)
+
+    def within(self, name: str, value: int, minimum: int, maximum: int | None = None) -> int:
+        """Return the value of a field, which has to be within bounds."""
+        if value < minimum:
+            self.refuse(name, f"expected at least {minimum}", "integer_below_min_value")
         if maximum is not None and value > maximum:
             self.refuse(name, f"expected at most {maximum}", "integer_above_max_value")
         return value

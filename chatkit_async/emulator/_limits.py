@@ -22,7 +22,7 @@ _MAX_KEYS = 10_000  # counted apart; anybody can make up another
 def _check_retry_after(_limit: object, _attribute: object, value: object) -> None:
     if value in (None, "exact") or (isinstance(value, int | float) and 0 < value <= MAX_SECONDS):
         return
-    message = f"retry_after must be seconds from 0 to 1e9, 'exact' or None, got {value!r}"
+    message = f"retry_after must be seconds above 0, 'exact' or None, got {value!r}"
     raise ValueError(message)
 
 

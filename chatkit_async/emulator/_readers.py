@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from chatkit_async.emulator._credentials import masked_text
 from chatkit_async.emulator._errors import ApiError
 from chatkit_async.emulator._faults import Fault
 from chatkit_async.emulator._fields import Fields
@@ -51,7 +52,9 @@ def parse_fault(text: str) -> Fault:
                 f"{each}=..." if _PARTS.get(each) is not Fields.flag else each
                 for each in [*_PARTS, *_HEADERS]
             )
-            raise ApiError(400, f"{part!r} is not a part of a fault. Parts: {', '.join(parts)}.")
+            raise ApiError(
+                400, f"{masked_text(part)!r} is not a part of a fault. Parts: {', '.join(parts)}."
+            )
         else:
             fields[name.replace("-", "_")] = _value(reader, value)
     return _build(Fault, Fields(fields))

@@ -5,7 +5,6 @@ The first field that breaks a rule raises ApiError, 400, with its name as `param
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl
@@ -24,8 +23,6 @@ MAX_STATE_VARIABLE_KEY = 64
 MAX_STATE_VARIABLE_TEXT = 10 * 1024 * 1024
 MAX_PAGE_SIZE = 100
 MAX_USER_FILTER = 512
-
-_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
 @frozen(kw_only=True)
@@ -73,25 +70,13 @@ def read_page_query(query: str, *, by_user: bool) -> tuple[PageQuery, tuple[str,
     if order not in ("asc", "desc"):
         fields.refuse("order", "expected 'asc' or 'desc'", "invalid_value")
     page = PageQuery(
-        limit=_limit(fields),
+        limit=fields.within("limit", fields.get("limit", Fields.numeral, 20), 0, MAX_PAGE_SIZE),
         ascending=order == "asc",
         after=fields.get("after", Fields.text, None),
         before=fields.get("before", Fields.text, None),
         user=fields.get("user", _user_filter, None) if by_user else None,
     )
     return page, tuple(fields.unread())
-
-
-def _limit(fields: Fields) -> int:
-    text = fields.get("limit", Fields.text, "20")
-    if _INTEGER.fullmatch(text) is None:
-        fields.refuse("limit", "expected an integer", "invalid_type")
-    limit = int(text)
-    if limit < 0:
-        fields.refuse("limit", "expected at least 0", "integer_below_min_value")
-    if limit > MAX_PAGE_SIZE:
-        fields.refuse("limit", f"expected at most {MAX_PAGE_SIZE}", "integer_above_max_value")
-    return limit
 
 
 def read_create(body: JSON | bytes) -> tuple[CreateParameters, tuple[str, ...]]:

@@ -146,7 +146,7 @@ class State:
             raise ValueError(message) from None
 
     def _load_thread(self, fields: Fields, top: Fields) -> None:
-        """Create a thread, or add the items of a later line of an export, which has them in parts."""
+        """Create a thread, or add the items of another line of an export, which splits threads."""
         top.get("has_more", Fields.take, None)
         if top.get("part", Fields.whole, 1) == 1:
             self.threads.create(fields, beside=top)

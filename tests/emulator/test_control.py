@@ -240,14 +240,6 @@ async def test_a_time_that_cannot_be_leaves_the_clock_alone(control, emulator):
         assert emulator.clock.now() == before
 
 
-async def test_a_body_that_cannot_be_decoded_is_refused(control):
-    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
-    status, body = await control("PATCH", "settings", data=b"no gzip", headers=headers)
-
-    assert status == 400
-    assert body["error"]["message"] == "The request's body is not in its Content-Encoding."
-
-
 # Faults
 
 

@@ -494,6 +494,7 @@ async def test_a_request_that_asks_for_what_is_no_fault_is_told(create, emulator
         ("stauts=500", "'stauts=500' is not a part of a fault"),
         ("status=abc", "Invalid type for 'status': expected an integer, not a string."),
         ("status=99", "status"),
+        ("key=sk-scripted", "'key=sk-***' is not a part of a fault"),
         ("drop=reset; status=500", "drop leaves no reply"),
     ]:
         status, body = await create(headers={"X-Emulator-Fault": text})
