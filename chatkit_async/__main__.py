@@ -14,7 +14,7 @@ NEEDED = ("click", "rich")
 
 
 def main() -> int:
-    """Run the command line on this process's arguments; returns an exit code, or ends."""
+    """Run the command line on this process's arguments, and end the process."""
     if any(find_spec(name) is None for name in NEEDED):
         print(  # noqa: T201 - what would print it is what is missing
             "The command line needs click and rich: run `python -m pip install click rich`.",

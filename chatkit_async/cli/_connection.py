@@ -1,4 +1,4 @@
-"""Whether the API can be reached: name, connection, TLS, a harmless request, the clock."""
+"""Checks of the connection to the API: name, TLS, harmless requests, the clock."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ NO_SUCH_SESSION = "cksess_chatkit_async_doctor"
 """Cancelling it changes nothing, and needs the key, its permissions and the path to be right."""
 
 CLOCK_TOLERANCE = 5.0
-"""Seconds; a reply's Date has whole ones, and travels."""
+"""Seconds. A reply's Date has whole seconds, and takes time to arrive."""
 
 
 ALLOW_LIST = "https://platform.openai.com/settings/organization/security/domain-allowlist"
@@ -49,7 +49,7 @@ async def connection(
 ) -> AsyncIterator[Finding]:
     """Look at each step of the way to the API, up to the first that fails."""
     if target.base_url is None:
-        yield Finding("connection", "skipped", "not tried, as a setting is wrong")
+        yield Finding("connection", "skipped", "not tried, because a setting is wrong")
         return
     hop = _Hop.first(target.proxy or target.base_url, is_proxy=target.proxy is not None)
     steps = [hop.name, hop.connection, hop.tls] if hop.secure else [hop.name, hop.connection]
@@ -59,7 +59,7 @@ async def connection(
         if finding.state == "failed":
             return
     if not target.has_key:
-        yield Finding("request", "skipped", "not made, as there is no key to send")
+        yield Finding("request", "skipped", "not made, because there is no key to send")
         return
     finding, headers = await _request(timeout)
     yield finding
@@ -93,10 +93,10 @@ class _Hop:
             port=parts.port or (443 if secure else 80),
             secure=secure,
             called=f"the proxy {host}" if is_proxy else host,
-            advice="Is the proxy's address right, and is there a network?"
+            advice="Is the address of the proxy right, and is there a network?"
             if is_proxy
-            else "Is there a network, and is OPENAI_BASE_URL right? Where the way out is a proxy, "
-            "HTTPS_PROXY names it.",
+            else "Is there a network, and is OPENAI_BASE_URL right? If the network needs a proxy, set "
+            "HTTPS_PROXY.",
         )
 
     async def name(self, timeout: float) -> Finding:
@@ -134,7 +134,7 @@ class _Hop:
                 f"the certificate of {self.called} is not trusted: {error.verify_message}",
                 (
                     "Is this machine's clock right?",
-                    "A certificate authority of your own goes into a file: SSL_CERT_FILE names it.",
+                    "For your own certificate authority, set SSL_CERT_FILE to its file.",
                 ),
             )
         except OSError as error:
@@ -144,7 +144,7 @@ class _Hop:
         return Finding("TLS", "ok", f"{version}, with a certificate that this machine trusts")
 
     async def _open(self, timeout: float, context: ssl.SSLContext | None) -> object:
-        """Open a connection and drop it; returns what TLS came to."""
+        """Open a connection and drop it. Return its TLS object, or None."""
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(self.host, self.port, ssl=context)
         secured: object = writer.get_extra_info("ssl_object")
@@ -167,7 +167,7 @@ def _reason(error: Exception) -> str:
 
 
 async def _request(timeout: float) -> tuple[Finding, Mapping[str, str] | None]:
-    """Make the request; returns what came of it, and the reply's headers. None: no reply."""
+    """Make the request. Return the finding, and the reply's headers if there was a reply."""
     try:
         async with AsyncChatKit(timeout=timeout, max_retries=0) as client:
             reply = await client.sessions.with_raw_response.cancel(NO_SUCH_SESSION)
@@ -184,7 +184,7 @@ async def _threads(timeout: float, *, sessions_refused: bool) -> Finding:
         async with AsyncChatKit(timeout=timeout, max_retries=0) as client:
             await client.threads.list(limit=1)
     except NotFoundError as error:
-        said = "the server has no threads API at this base URL: it answered 404"
+        said = "the server has no threads API at this base URL: it replied 404"
         if not is_invalid_url(error.message):
             said = f"threads cannot be read: {_status(error)}"
         return Finding("threads", "warning", said)
@@ -193,9 +193,9 @@ async def _threads(timeout: float, *, sessions_refused: bool) -> Finding:
     except ChatKitError as error:
         return Finding("threads", "warning", f"threads cannot be read: {error}")
     if sessions_refused:
-        said = "sessions are refused, threads are readable: export them now"
+        said = "sessions are refused, but threads can be read: export them now"
         return Finding("threads", "warning", said, (WITHDRAWAL,))
-    return Finding("threads", "ok", "threads are readable with this key")
+    return Finding("threads", "ok", "threads can be read with this key")
 
 
 def _status(error: APIStatusError) -> str:
@@ -229,7 +229,7 @@ def _judged(error: APIStatusError) -> Finding:
             return Finding(
                 "request",
                 "failed",
-                "there is a server, but no sessions API at this base URL: it answered 404",
+                "the server has no sessions API at this base URL: it replied 404",
                 ("Is OPENAI_BASE_URL right? OpenAI's ends with /v1.",),
             )
         case _:
@@ -237,7 +237,7 @@ def _judged(error: APIStatusError) -> Finding:
 
 
 def _is_the_apis(error: APIStatusError) -> bool:
-    """Whether a refusal is of the session, by the API, and not of the path."""
+    """Return True if the API refused the session, not the path."""
     return error.type is not None and not is_invalid_url(error.message)
 
 
@@ -245,8 +245,8 @@ def _accepted(status: int, request_id: str | None) -> Finding:
     return Finding(
         "request",
         "ok",
-        f"the API took the key, and was asked to cancel a session that does not exist, "
-        f"{NO_SUCH_SESSION}: nothing was changed ({status}, request id {request_id})",
+        f"the API accepted the key, in a request to cancel {NO_SUCH_SESSION}, which does not exist "
+        f"({status}, request id {request_id})",
     )
 
 
@@ -254,14 +254,14 @@ def clock(date: str, now: float) -> Finding:
     """Compare this machine's clock with the time a server's Date header says."""
     then = http_date(date)
     if then is None:
-        return Finding("clock", "skipped", "the server did not tell the time")
+        return Finding("clock", "skipped", "the reply has no time")
     ahead = now - then.timestamp()
     if abs(ahead) <= CLOCK_TOLERANCE:
-        return Finding("clock", "ok", "this machine's agrees with the server's")
+        return Finding("clock", "ok", "this machine's clock agrees with the server's")
     direction = "ahead of" if ahead > 0 else "behind"
     return Finding(
         "clock",
         "warning",
-        f"this machine's is {abs(ahead):.0f} seconds {direction} the server's",
+        f"this machine's clock is {abs(ahead):.0f} seconds {direction} the server's",
         ("Set it: sessions live for minutes, and expires_in counts by this clock.",),
     )

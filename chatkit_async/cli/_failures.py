@@ -1,4 +1,4 @@
-"""What a command's failure becomes: a paragraph on stderr and an exit code, never a traceback."""
+"""Failures of commands, as a paragraph on stderr and an exit code, never a traceback."""
 
 import logging
 import signal
@@ -43,8 +43,8 @@ def reported() -> Generator[None]:
             logger.debug("unexpected", exc_info=True)
             what = without_secrets(f"{type(error).__name__}: {error}")
             note(
-                f"Error: unexpected {what}. This is a defect of chatkit-async: please report it, "
-                "with what --debug shows."
+                f"Error: unexpected {what}. This is a bug in chatkit-async. Please "
+                "report it with the output of --debug."
             )
             raise click.exceptions.Exit(FAILED) from None
 

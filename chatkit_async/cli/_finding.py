@@ -1,4 +1,4 @@
-"""What `chatkit-async doctor` finds."""
+"""The findings of `chatkit-async doctor`."""
 
 from typing import Literal
 
@@ -12,11 +12,11 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        check: What was looked at.
-        state: How it is; a warning leaves the exit code alone.
-        said: What was found.
-        advice: What to do about it.
-        concerns_key: Whether what failed is the key.
+        check: The name of the check.
+        state: The result. A warning does not change the exit code.
+        said: The finding.
+        advice: The next steps.
+        concerns_key: True if the key is what failed.
     """
 
     check: str

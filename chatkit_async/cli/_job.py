@@ -1,4 +1,8 @@
-"""A bulk run: rows go out, what became of them comes in, and the journal hears of both in time."""
+"""A job: sends the rows of an input, and keeps a journal of intents and outcomes.
+
+A row is written to the journal before its request is sent, and its outcome as soon as it is known.
+A signal ends the job: no more rows are read, and the rows in flight finish.
+"""
 
 import asyncio
 import os
@@ -24,29 +28,29 @@ from chatkit_async.errors import ChatKitError, ParameterError
 
 V = TypeVar("V")
 
-SYNC = 1.0
+SYNC_INTERVAL = 1.0
 """Seconds between two flushes of the journal to disk."""
 
-UNDO = 10.0
-"""Seconds that cancelling a session takes at most whose outcome could not be written."""
+UNDO_TIMEOUT = 10.0
+"""Seconds within which sessions are cancelled whose outcomes could not be written."""
 
-BREATH = 1000
-"""How many rows that are not sent are passed over before other tasks have a turn."""
+ROWS_PER_TURN = 1000
+"""Rows that are skipped in a row before other tasks get a turn."""
 
-SHOWN = 5
-"""How many rows' failures are shown as they happen."""
+MAX_SHOWN_FAILURES = 5
+"""Failures that are shown as they happen."""
 
 
 @attrs.frozen(kw_only=True)
 class Again:
-    """Which rows of an earlier run are sent again, beside those that never had their turn."""
+    """The rows of an earlier run to send again, besides those that were never sent."""
 
     unknown: bool = False
     rejected: bool = False
     expired: bool = False
 
     def includes(self, state: State) -> bool:
-        """Whether a row in this state is sent again."""
+        """Return True if a row in this state is sent again."""
         return (
             state is State.OPEN
             or (self.unknown and state in {State.SENT, State.UNKNOWN})
@@ -56,28 +60,28 @@ class Again:
 
 
 class Sink(Protocol):
-    """Where outcomes go: the journal, or stdout."""
+    """A receiver of outcomes: the journal, or stdout."""
 
     @property
     def history(self) -> History:
-        """What it says of each row from earlier runs."""
+        """The state of each row after earlier runs."""
         ...
 
     def intent(self, row: Row[object]) -> None:
-        """Note that a row is about to be sent."""
+        """Write that a row is about to be sent."""
         ...
 
     def outcome(self, row: Row[object], outcome: Outcome[object, Any]) -> None:
-        """Note what became of a row."""
+        """Write the outcome of a row."""
         ...
 
     def sync(self) -> None:
-        """Flush to disk what was noted."""
+        """Flush to disk what was written."""
         ...
 
 
 class Printed:
-    """Outcomes on stdout, from where nothing can be resumed."""
+    """Outcomes on stdout, from which no run can be resumed."""
 
     def __init__(self, *, show_secret: bool) -> None:
         write("")  # fails if stdout is closed, before anything is sent
@@ -86,10 +90,10 @@ class Printed:
         self._failure: Exception | None = None
 
     def intent(self, row: Row[object]) -> None:
-        """Of no use to whoever reads."""
+        """Print nothing."""
 
     def outcome(self, row: Row[object], outcome: Outcome[object, Any]) -> None:
-        """Print what became of a row."""
+        """Print the outcome of a row."""
         if self._failure is not None:
             raise self._failure  # after a pipe was closed, what is written goes nowhere
         try:
@@ -103,7 +107,7 @@ class Printed:
 
 
 class Source(Generic[V]):
-    """The rows of the input, and how much of it they were so far."""
+    """The input, and the rows that were read from it."""
 
     def __init__(self, decoder: Decoder[V], stream: Stream, status: os.stat_result | None) -> None:
         self.rows = Rows(decoder)
@@ -113,7 +117,7 @@ class Source(Generic[V]):
 
     @property
     def total(self) -> int | None:
-        """An estimate of its rows, from those read so far; None: it is no file."""
+        """An estimate of the number of rows, from those read so far; None if it is not a file."""
         rows = self.rows
         return rows.index * max(self._size, rows.read) // rows.read if self._size else None
 
@@ -126,13 +130,13 @@ class Source(Generic[V]):
         return number
 
     def all(self) -> Iterator[Row[V]]:
-        """Read all rows, one after the other, with nothing else going on."""
+        """Read all rows."""
         while data := read(self.stream):
             yield from self.rows.feed(data)
         yield from self.rows.end()
 
     async def read(self) -> bytes:
-        """Read the next bytes, in a thread if someone has to write them first; none at the end."""
+        """Read the next bytes; in a thread if they may have to be waited for."""
         return await asyncio.to_thread(read, self.stream) if self.waits else read(self.stream)
 
 
@@ -174,8 +178,8 @@ class Job(Interruptible, Generic[V]):
     """A run: takes rows from the source to the API, and what becomes of them to the sink.
 
     Attributes:
-        totals: How many rows came to what, in this run and in those that it continues.
-        stopped_by: What stopped the run, as it would have hit every row.
+        totals: The number of rows by outcome, those of earlier runs included.
+        stopped_by: The error that stopped the run, because it would fail every row.
     """
 
     def __init__(
@@ -239,7 +243,7 @@ class Job(Interruptible, Generic[V]):
             raise self._failure
 
     def summary(self) -> str:
-        """What came of it all, in a line."""
+        """Return the outcomes in a line."""
         kinds = ", ".join(
             f"{number:,} {kind.replace('_', ' ')}" for kind, number in self.totals.items() if number
         )
@@ -280,7 +284,7 @@ class Job(Interruptible, Generic[V]):
 
     @property
     def rejected(self) -> int:
-        """How many rows have to be corrected; 0 if the run ended early, for other reasons."""
+        """The number of rows to correct; 0 if the run ended early for another reason."""
         # An error that --resume sends rows again after rejected some as well.
         status = getattr(self.stopped_by, "status_code", None)
         sent_again = self.stopped_by is not None and (status is None or status in NOT_OF_THE_ROW)
@@ -289,7 +293,7 @@ class Job(Interruptible, Generic[V]):
     # Rows -----------------------------------------------------------------------------------------
 
     async def _rows(self) -> AsyncIterator[V]:
-        """The rows to send, each with its intent written."""
+        """Yield the rows to send, each after its intent was written."""
         source = self._source
         while not self._at_end:
             if self._sent == self._limit and source.waits:
@@ -303,7 +307,7 @@ class Job(Interruptible, Generic[V]):
                     self._pending[self._sent] = row
                     self._sent += 1
                     yield row.value
-                elif not row.index % BREATH:
+                elif not row.index % ROWS_PER_TURN:
                     await asyncio.sleep(0)  # there may be a million more: Ctrl-C is heard still
             self._at_end = not data
         known = len(self._sink.history)
@@ -313,7 +317,7 @@ class Job(Interruptible, Generic[V]):
             )
 
     def _is_to_send(self, row: Row[V]) -> bool:
-        """Whether a row is to be sent; of one that is not, note what it comes to."""
+        """Return True if a row is to be sent, or write its outcome."""
         state = self._sink.history.state(row.index)
         if state is not None:
             sends = self._again.includes(state)
@@ -333,7 +337,7 @@ class Job(Interruptible, Generic[V]):
         return True
 
     def _leave(self, row: Row[V], state: State) -> None:
-        """Leave a row as it is; of one that was sent, the journal says so from now on."""
+        """Skip a row. If an earlier run sent it, its outcome is unknown from now on."""
         if state is State.SENT:
             error = ChatKitError("an earlier run ended before it knew the outcome")
             self._note(row, _unsent(row, "unknown", error, attempts=1))
@@ -364,12 +368,12 @@ class Job(Interruptible, Generic[V]):
         return KIND_OF.get(state, self._done)
 
     def _show(self, row: Row[V], outcome: Outcome[V, Any]) -> None:
-        """Say why a row failed, for the first few."""
+        """Show why a row failed, for the first few."""
         failed = self._progress.kinds["rejected"] + self._progress.kinds["unknown"]
-        if failed <= SHOWN:
+        if failed <= MAX_SHOWN_FAILURES:
             which = f"line {row.line}" if self._noun == "row" else f"{self._noun} {row.value}"
             self._say(f"{which}: {outcome.kind}: {outcome.error}")
-        elif failed == SHOWN + 1:
+        elif failed == MAX_SHOWN_FAILURES + 1:
             self._say("There are more like these: see the outcomes.")
 
     def _total(self) -> tuple[int, bool] | None:
@@ -403,7 +407,7 @@ class Job(Interruptible, Generic[V]):
         if not sessions:
             return
         cancelled = client.sessions.cancel_many(
-            list(sessions), max_wait=UNDO, max_failures=None, timeout=UNDO
+            list(sessions), max_wait=UNDO_TIMEOUT, max_failures=None, timeout=UNDO_TIMEOUT
         )
         for undone in await cancelled.results():
             self.totals["created"] -= 1
@@ -416,7 +420,7 @@ class Job(Interruptible, Generic[V]):
 
 
 def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) -> Outcome[V, Any]:
-    """The outcome of a row that was not sent by this run."""
+    """Return the outcome of a row that this run did not send."""
     return Outcome(
         index=row.index,
         row=row.value,
@@ -432,13 +436,13 @@ def _unsent(row: Row[V], kind: Kind, error: ChatKitError, *, attempts: int = 0) 
 async def flushed(sync: Callable[[], None]) -> None:
     """Flush to disk from time to time, in a thread: a disk can take its time."""
     while True:
-        await asyncio.sleep(SYNC)
+        await asyncio.sleep(SYNC_INTERVAL)
         await asyncio.to_thread(sync)
 
 
 @asynccontextmanager
 async def beside(*works: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Let work go on while the block runs."""
+    """Run coroutines in the background of the block."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         yield

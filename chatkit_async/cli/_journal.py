@@ -36,7 +36,7 @@ NOT_OF_THE_ROW = (401, 403, 410, 429)
 
 
 class State(IntEnum):
-    """What a journal says of a row."""
+    """The state of a row by its last record."""
 
     SENT = 0
     """An intent without an outcome: the run ended before it was written."""
@@ -56,14 +56,14 @@ KIND_OF: Mapping[State, Kind] = {
     State.UNKNOWN: "unknown",
     State.OPEN: "not_attempted",
 }
-"""What a row's state counts as, if it is not done."""
+"""The kind of outcome that each state counts as, except for the states that are done."""
 
 
 class History:
-    """What a journal says of each row, in nine bytes a row.
+    """The state of each row of a journal, in nine bytes a row.
 
     Attributes:
-        attempts: How many attempts all rows took.
+        attempts: The number of attempts for all rows.
     """
 
     def __init__(self) -> None:
@@ -75,10 +75,10 @@ class History:
         return len(self._states)
 
     def set(self, index: int, fingerprint: int, state: State) -> None:
-        """Note a record; rows are met in their order first, and later again in any.
+        """Set the state of a row. Its first record comes in the order of the rows.
 
         Raises:
-            ValueError: this is not their order.
+            ValueError: earlier rows are missing.
         """
         if index == len(self):
             self._fingerprints.append(fingerprint)
@@ -90,25 +90,25 @@ class History:
             raise ValueError("the rows before it are missing")
 
     def state(self, index: int) -> State | None:
-        """The state of a row; None: the journal does not know it."""
+        """Return the state of a row; None if the journal has no record of it."""
         return State(self._states[index]) if index < len(self) else None
 
     def is_of(self, row: Row[object]) -> bool:
-        """Whether a row that the journal knows is still the same."""
+        """Return True if a row is the same as in the journal."""
         return self._fingerprints[row.index] == row.fingerprint
 
     def counts(self) -> Counter[State]:
-        """How many rows are in each state."""
+        """Return the number of rows in each state."""
         return Counter({State(state): number for state, number in Counter(self._states).items()})
 
 
 @attrs.frozen(kw_only=True)
 class Header:
-    """What a run is; it can only be resumed as the same.
+    """The description of a run, which must match to resume it.
 
     Attributes:
         command: `bulk create` or `bulk cancel`.
-        base_url: Where the sessions are.
+        base_url: The base URL of the API.
         input: The name of the input.
         defaults: The fingerprint of the fields that all rows share.
     """
@@ -157,8 +157,8 @@ class Journal(LineFile):
     """An open journal.
 
     Attributes:
-        history: What it said of each row when it was opened.
-        header: How it began.
+        history: The state of each row when it was opened.
+        header: Its first record.
     """
 
     def __init__(
@@ -168,9 +168,9 @@ class Journal(LineFile):
 
         Args:
             path: The file.
-            header: What this run is.
-            resume: Whether it may be there already, and goes on.
-            show_secret: Whether client secrets are written.
+            header: The description of this run.
+            resume: True if it may exist already, and continues.
+            show_secret: True if client secrets are written.
 
         Raises:
             click.UsageError: it exists already, or is of another run.
@@ -206,7 +206,7 @@ class Journal(LineFile):
         self.append(self.header.encode())
 
     def _load(self, file: BinaryIO) -> int:
-        """Read what there is; return how much of it is whole."""
+        """Read the records; return the length of those that are whole."""
         header, end = self.header, 0
         for line, record, _ in read_journal(file, self._path, self.history):
             if not end:
@@ -235,7 +235,9 @@ class Journal(LineFile):
 def read_journal(
     file: BinaryIO, path: Path, history: History
 ) -> Iterator[tuple[bytes, dict[str, object], State | None]]:
-    """Yield each line with its record and its row's state, up to a torn end; fill the history.
+    """Yield each line with its record and its row's state, and fill the history.
+
+    A torn line at the end is left out.
 
     Raises:
         LineFileError: it is no journal, or damaged.
@@ -308,7 +310,7 @@ def error_record(error: ChatKitError) -> dict[str, object]:
 
 
 def _take(history: History, record: Mapping[str, object], now: float) -> State:
-    """Note a record; returns its row's state.
+    """Take a record into the history; return its row's state.
 
     Raises:
         ValueError, KeyError, TypeError, OverflowError: it is none.

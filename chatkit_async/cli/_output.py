@@ -1,4 +1,4 @@
-"""What is shown, where and how: data on stdout, all else on stderr."""
+"""Output: data on stdout, everything else on stderr."""
 
 import errno
 import json
@@ -72,7 +72,7 @@ def note(text: str) -> None:
 
 
 def printable_lines(text: str) -> str:
-    """Return `text` without what would steer a terminal; its line breaks stay."""
+    """Return `text` without characters that control a terminal, except for line breaks."""
     return "\n".join(map(printable, text.split("\n")))
 
 
@@ -97,13 +97,13 @@ def masked(credential: str) -> str:
 
 
 def session_data(session: ChatSession, *, show_secret: bool) -> dict[str, object]:
-    """A session as the API sent it; its secret, and what looks like one, only if asked for."""
+    """Return a session as the API sent it, with secrets only if `show_secret`."""
     data = session.to_dict()
     return data if show_secret else cast("dict[str, object]", mask_json(data, _keys()))
 
 
 def session_fields(session: ChatSession, *, show_secret: bool) -> list[tuple[str, str]]:
-    """What people want to know of a session: names and values, without what the reply lacks."""
+    """Return the main fields of a session, by name, without those that the reply lacks."""
     fields = [
         ("id", getattr(session, "id", None)),
         ("status", getattr(session, "status", None)),
@@ -123,7 +123,7 @@ def _expiry(session: ChatSession) -> str | None:
 
 
 def columns(stream: TextIO | None) -> int:
-    """Return the width of a stream's terminal; without one, that of running text."""
+    """Return the width of a stream's terminal, or of running text if it has none."""
     if stream is None or not stream.isatty():
         return PROSE_WIDTH
     if (given := os.environ.get("COLUMNS", "")).isdecimal():
@@ -136,7 +136,7 @@ def columns(stream: TextIO | None) -> int:
 
 
 def console(stream: TextIO | None) -> "Console":
-    """Return a console to capture what suits a stream; NO_COLOR and FORCE_COLOR are respected."""
+    """Return a console to capture text for a stream, with the colours that it can show."""
     from rich.console import Console  # noqa: PLC0415 - 50 ms that JSON does not need
 
     terminal = stream is not None and stream.isatty()
@@ -176,7 +176,7 @@ class Page:
         self._show(self._text(f"\n{text}", "bold"))
 
     def prose(self, text: str, *, indent: int | None = None) -> None:
-        """Show a paragraph, wrapped between words; it is indented as the page is by default."""
+        """Show a paragraph, wrapped between words. By default it is indented as the page is."""
         indent = self.indent if indent is None else indent
         for line in self._wrapped(text, indent):
             line.pad_left(indent)
@@ -190,18 +190,18 @@ class Page:
             start = self._text(" " * self.ITEM_INDENT)
 
     def line(self, text: str) -> None:
-        """Show a line; if it is long it is the terminal's to wrap, so that it can be copied."""
+        """Show a line. The terminal wraps it, so that it can be copied."""
         self._show(self._text(" " * self.indent + text))
 
     def code(self, lines: str) -> None:
-        """Show code between empty lines; its long lines are the terminal's to wrap."""
+        """Show code between empty lines. The terminal wraps long lines."""
         self._show(self._text(""))
         for line in lines.splitlines():
             self._show(self._text(" " * self.indent + line if line else "", "cyan"))
         self._show(self._text(""))
 
     def fields(self, fields: Iterable[tuple[str, str]], *, indent: int | None = None) -> None:
-        """Show names and values, one to a line; long values are the terminal's to wrap."""
+        """Show names and values, one to a line. The terminal wraps long values."""
         indent = self.indent if indent is None else indent
         fields = list(fields)
         width = max((len(name) for name, _ in fields), default=0)

@@ -137,7 +137,7 @@ def create(
 
 
 def _unless_empty(param: P) -> P | None:
-    """The parameter; None if nothing of it was given: it is left to the API then."""
+    """Return the parameter, or None if none of its fields was given."""
     return None if param == type(param)() else param
 
 

@@ -1,4 +1,4 @@
-"""Where each setting comes from, and the usual mistakes in them. Nothing here is sent."""
+"""Checks of the settings: the source of each, and common mistakes. Nothing is sent."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ _MISTAKEN = {
     "OPENAI_PROJECT": "OPENAI_PROJECT_ID",
 }
 _GET_A_KEY = (
-    "Make a key at https://platform.openai.com/api-keys and set OPENAI_API_KEY to it. "
+    "Create a key at https://platform.openai.com/api-keys and set OPENAI_API_KEY to it. "
     "`chatkit-async demo` works without one."
 )
 
@@ -51,12 +51,12 @@ _NEUTRAL: ClientOptions = {
 
 @attrs.frozen
 class Target:
-    """Where requests would go.
+    """The destination of requests.
 
     Attributes:
-        base_url: The base URL; None: there is no way to it, as a setting is wrong.
-        proxy: The proxy, which may carry a password; None: there is none.
-        has_key: Whether there is a key that can be sent.
+        base_url: The base URL, or None if a setting is wrong.
+        proxy: The proxy, which may contain a password, or None.
+        has_key: True if there is a key that can be sent.
     """
 
     base_url: str | None
@@ -65,7 +65,7 @@ class Target:
 
 
 def settings() -> tuple[Target, list[Finding]]:
-    """What the environment and the defaults come to."""
+    """Return the settings of the environment and the defaults, and what was found."""
     key = Secret(os.environ.get("OPENAI_API_KEY", ""))
     base, base_problem = _resolved({**_NEUTRAL, "base_url": None})
     _, organization_problem = _resolved({**_NEUTRAL, "organization": None})
@@ -90,7 +90,7 @@ def settings() -> tuple[Target, list[Finding]]:
 
 
 def _resolved(given: ClientOptions) -> tuple[Settings, str] | tuple[None, str]:
-    """The settings that a client would have, or what is wrong with them."""
+    """Return the settings of a client, or what is wrong with them."""
     try:
         return Settings.resolve(given), ""
     except ConfigurationError as error:
@@ -102,12 +102,14 @@ def _key(key: Secret) -> Finding:
     if name not in os.environ:
         return Finding(name, "failed", "not set", (_GET_A_KEY,), concerns_key=True)
     if not key.strip():
-        said = "set, but blank, which counts as not set"
+        said = "blank, which counts as not set"
         return Finding(name, "failed", said, (_GET_A_KEY,), concerns_key=True)
     advice = tuple(_key_advice(key))
     if key_problem(key) is not None:
-        said = "has a character that no key has: a space, a line's end, or one that is not ASCII"
-        advice = advice or ("Copy it anew, without what is before and after it.",)
+        said = (
+            "contains a character that no key has: a space, a line break, or one that is not ASCII"
+        )
+        advice = advice or ("Copy it again, without the text around it.",)
         return Finding(name, "failed", said, advice, concerns_key=True)
     said = f"{masked(key.strip())} (environment)"
     return Finding(name, "warning" if advice else "ok", said, advice)
@@ -116,11 +118,11 @@ def _key(key: Secret) -> Finding:
 def _key_advice(key: Secret) -> Iterator[str]:
     text = key.strip()
     if text != key:
-        yield "There are spaces or a line's end around it. They are left out; better correct it."
+        yield "It has spaces or a line break around it. They are ignored, but remove them."
     if text[0] in "\"'":
-        yield "It begins with a quotation mark, which would be sent as a part of it."
+        yield "It begins with a quotation mark, which is sent as part of the key."
     if text.lower().startswith("bearer "):
-        yield "It begins with 'Bearer': that goes into a header, not into a key."
+        yield "It begins with 'Bearer', which belongs in a header, not in the key."
     for prefix, kind in _KINDS.items():
         if text.startswith(prefix):
             yield f"It looks like {kind}."
@@ -133,9 +135,9 @@ def _base_url(base: Settings | None, problem: str) -> Finding:
     said = f"{base.base_url} ({_source(name)})"
     path = urlsplit(base.base_url).path
     if "/chatkit" in path:
-        advice = "It has a part of the API's own path: it should end with /v1."
+        advice = "It contains a part of the API's own path. It must end with /v1."
     elif not path.endswith("/v1"):
-        advice = "It does not end with /v1, as OpenAI's does: is something missing?"
+        advice = "It does not end with /v1, as OpenAI's does. Is something missing?"
     else:
         return Finding(name, "ok", said)
     return Finding(name, "warning", said, (advice,))
@@ -148,7 +150,9 @@ def _id(name: str, prefix: str, problem: str) -> Finding:
     said = f"{value or 'none'} ({_source(name)})"
     if not value or value.startswith(prefix):
         return Finding(name, "ok", said)
-    return Finding(name, "warning", said, (f"Such an id begins with {prefix!r}: is it another?",))
+    return Finding(
+        name, "warning", said, (f"Such an id begins with {prefix!r}. Is this another id?",)
+    )
 
 
 def _source(name: str) -> str:
@@ -170,7 +174,7 @@ def _proxy(base_url: str, proxy: Secret | None, problem: str) -> Finding:
     if proxy is not None:
         return Finding("proxy", "ok", f"{without_password(proxy)} ({variable})")
     if is_loopback(host):
-        return Finding("proxy", "ok", "none: this machine is reached without one")
+        return Finding("proxy", "ok", "none: this machine needs no proxy")
     if variable is not None:
         return Finding("proxy", "ok", f"none: {variable} is set, but NO_PROXY names {host}")
     if (other := _variable("http_proxy")) is not None:
@@ -180,13 +184,13 @@ def _proxy(base_url: str, proxy: Secret | None, problem: str) -> Finding:
 
 
 def _variable(variable: str) -> str | None:
-    """The variable that names a proxy, as it is spelled in the environment."""
+    """Return the variable that names a proxy, as the environment spells it."""
     names = (variable, variable.upper(), "all_proxy", "ALL_PROXY")
     return next((name for name in names if os.environ.get(name)), None)
 
 
 def without_password(proxy: Secret) -> str:
-    """A proxy's URL as it may be shown."""
+    """Return a proxy's URL without its login."""
     parts = urlsplit(proxy)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -194,5 +198,5 @@ def without_password(proxy: Secret) -> str:
 def _mistaken() -> Iterator[Finding]:
     for name, meant in _MISTAKEN.items():
         if os.environ.get(name):
-            said = f"is set, and not read: {meant} is the name"
+            said = f"is set, but not used. The variable is {meant}."
             yield Finding(name, "warning", said)

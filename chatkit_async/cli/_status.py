@@ -1,4 +1,4 @@
-"""`chatkit-async bulk status`: what the journal of a run says."""
+"""`chatkit-async bulk status`: a summary of a run, from its journal."""
 
 import codecs
 import csv
@@ -42,7 +42,7 @@ class Failure:
 
 
 class Report:
-    """What a journal says of its run.
+    """A summary of a journal.
 
     Attributes:
         header: The run.
@@ -123,7 +123,7 @@ class Report:
             yield f"{counted(more, 'other failure')}: --json lists all."
 
     def rejected_rows(self, lines: Iterable[str]) -> Iterator[str]:
-        """Yield the rows to correct as the input has them, with the reason; CSV with its header."""
+        """Yield the rows to correct as the input has them, with the reason. CSV has its header."""
         wanted = {each.line: each.message for each in self.failures.values() if each.is_rejection}
         separator = ""
         numbered = enumerate((line.rstrip("\n") for line in lines), 1)

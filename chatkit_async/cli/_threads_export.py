@@ -13,7 +13,7 @@ from chatkit_async._fanout import Fanout
 from chatkit_async._protocol import THREADS_ROUTE
 from chatkit_async.cli._export_file import PAGE_SIZE, ExportFile, MarkdownFolder, Sink
 from chatkit_async.cli._failures import exit_code
-from chatkit_async.cli._job import SHOWN, Interruptible, beside, flushed
+from chatkit_async.cli._job import MAX_SHOWN_FAILURES, Interruptible, beside, flushed
 from chatkit_async.cli._options import base_url_option, command_with, debug_option, json_option
 from chatkit_async.cli._output import counted, note, without_secrets, write_json
 from chatkit_async.cli._progress import Progress
@@ -193,7 +193,7 @@ class Export(Interruptible):
         kind = "exported" if error is None else "failed"
         self.totals[kind] += 1
         self._progress.kinds[kind] += 1
-        if error is not None and self._progress.kinds["failed"] <= SHOWN:
+        if error is not None and self._progress.kinds["failed"] <= MAX_SHOWN_FAILURES:
             self._say(f"thread {fetched.thread_id}: {error}")
 
     def _note_error(self, error: ChatKitError) -> None:

@@ -933,7 +933,7 @@ def test_the_journal_is_brought_to_the_disk_while_the_run_goes_on(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(_job, "SYNC", 0.001)
+    monkeypatch.setattr(_job, "SYNC_INTERVAL", 0.001)
     emulator.fail(times=None, delay=0.001)
     while not synced.is_set():  # the machine may be busy: once more
         OUT.unlink(missing_ok=True)
@@ -1043,7 +1043,7 @@ def test_others_have_their_turn_while_a_million_rows_are_skipped(
         turns.append(seconds)
         await real(seconds)
 
-    monkeypatch.setattr(_job, "BREATH", 10)
+    monkeypatch.setattr(_job, "ROWS_PER_TURN", 10)
     monkeypatch.setattr(_job.asyncio, "sleep", sleep)
     resume(invoke, "rows.jsonl")
     assert turns.count(0) >= 3

@@ -131,7 +131,7 @@ async def test_a_proxy_is_the_first_hop_and_is_named_as_such(examine):
     found = await examine("https://api.example/v1", HTTPS_PROXY=proxy)
     assert found["name"].said == "the proxy 127.0.0.1 is 127.0.0.1"
     assert found["connection"].said.startswith("the proxy 127.0.0.1 does not answer")
-    assert "proxy's address" in found["connection"].advice[0]
+    assert "address of the proxy" in found["connection"].advice[0]
     assert "pass" not in str(found)
 
 
@@ -243,7 +243,7 @@ async def test_readable_threads_are_fine(examine):
         found = await examine(server.base_url)
 
     assert found["threads"].state == "ok"
-    assert found["threads"].said == "threads are readable with this key"
+    assert found["threads"].said == "threads can be read with this key"
     request, probe = server.requests
     assert probe.line == "GET /v1/chatkit/threads?limit=1 HTTP/1.1"
     assert probe.body == b""
@@ -258,7 +258,9 @@ async def test_readable_threads_are_to_be_exported(examine, status):
 
     assert found["request"].state == "failed"
     assert found["threads"].state == "warning"
-    assert found["threads"].said == ("sessions are refused, threads are readable: export them now")
+    assert found["threads"].said == (
+        "sessions are refused, but threads can be read: export them now"
+    )
     assert "https://" in found["threads"].advice[0]
 
 
@@ -308,7 +310,7 @@ def test_clocks_that_agree(off):
 def test_a_clock_that_is_off_is_warned_of(off, said):
     finding = clock(formatdate(NOW, usegmt=True), NOW + off)
     assert finding.state == "warning"
-    assert finding.said == f"this machine's is {said} the server's"
+    assert finding.said == f"this machine's clock is {said} the server's"
 
 
 @pytest.mark.parametrize("date", ["yesterday", "", "Fri, 99 Jan 2027 08:00:00 GMT"])

@@ -133,4 +133,4 @@ async def test_https_is_examined_to_the_end(environment, tmp_path):
         shown, _ = await process.communicate()
     assert process.returncode == 0, shown
     assert b"ok       TLS: TLSv1." in shown
-    assert b"ok       request: the API took the key" in shown
+    assert b"ok       request: the API accepted the key" in shown

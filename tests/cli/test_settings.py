@@ -44,8 +44,8 @@ def test_a_key_is_shown_by_its_kind_and_end_alone(found):
     ("value", "said"),
     [
         (None, "not set"),
-        ("", "set, but blank, which counts as not set"),
-        (" \n", "set, but blank, which counts as not set"),
+        ("", "blank, which counts as not set"),
+        (" \n", "blank, which counts as not set"),
     ],
 )
 def test_no_key_is_told_with_where_to_get_one(found, value, said):
@@ -58,8 +58,8 @@ def test_no_key_is_told_with_where_to_get_one(found, value, said):
 @pytest.mark.parametrize(
     ("value", "advice"),
     [
-        (f"{KEY}\n", "spaces or a line's end around it"),
-        (f"  {KEY}", "spaces or a line's end around it"),
+        (f"{KEY}\n", "spaces or a line break around it"),
+        (f"  {KEY}", "spaces or a line break around it"),
         (f'"{KEY}"', "quotation mark"),
         (f"'{KEY}'", "quotation mark"),
         ("sk-admin-" + "0" * 30, "an admin key"),
@@ -81,8 +81,8 @@ def test_a_key_of_another_kind_is_warned_of_and_not_shown(found, value, advice):
     ("value", "advice"),
     [
         (f"Bearer {KEY}", "begins with 'Bearer'"),
-        (f"{KEY[:10]}\n{KEY[10:]}", "Copy it anew"),
-        (f"{KEY}é", "Copy it anew"),
+        (f"{KEY[:10]}\n{KEY[10:]}", "Copy it again"),
+        (f"{KEY}é", "Copy it again"),
     ],
 )
 def test_a_key_that_cannot_be_sent_fails_without_being_shown(found, value, advice):
@@ -114,8 +114,8 @@ def test_a_blank_base_url_counts_as_not_set(found):
     ("value", "advice"),
     [
         ("https://api.openai.com", "does not end with /v1"),
-        ("https://api.openai.com/v1/chatkit", "should end with /v1"),
-        ("https://api.openai.com/v1/chatkit/sessions", "should end with /v1"),
+        ("https://api.openai.com/v1/chatkit", "must end with /v1"),
+        ("https://api.openai.com/v1/chatkit/sessions", "must end with /v1"),
     ],
 )
 def test_an_unusual_path_is_warned_of(found, value, advice):
@@ -189,7 +189,7 @@ def test_proxy_that_is_not_used_is_explained(found, variables, state, said):
 
 def test_this_machine_is_reached_without_a_proxy(found):
     finding = found("proxy", HTTP_PROXY="http://p:1", OPENAI_BASE_URL="http://localhost:1/v1")
-    assert finding.said == "none: this machine is reached without one"
+    assert finding.said == "none: this machine needs no proxy"
 
 
 def test_a_proxy_that_cannot_be_fails_without_its_password(found):
