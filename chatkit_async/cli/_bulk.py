@@ -55,16 +55,8 @@ from chatkit_async.options import MAX_CONNECTIONS
 V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A workbook is refused by its first bytes.
-_FORMATS = {
-    ".csv": "csv",
-    ".xlsx": "csv",
-    ".xls": "csv",
-    ".ods": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
+_CSV = {".csv", ".xlsx", ".xls", ".ods"}  # of which a workbook is refused by its first bytes
+_JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
 
 @click.group(short_help="Create or cancel many sessions from a file.")
@@ -138,11 +130,11 @@ def _run_options(command: F) -> F:
 def _renamed(
     _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
 ) -> dict[str, str]:
-    pairs = [text.rpartition("=") for text in given]
-    for text, (name, _, field) in zip(given, pairs, strict=True):
+    renamed = {name: field for name, _, field in (text.rpartition("=") for text in given)}
+    for name, field in renamed.items():
         if not (name.strip() and field.strip()):
-            raise click.BadParameter(f"must be COLUMN=FIELD, got {text!r}.")
-    return {name: field for name, _, field in pairs}
+            raise click.BadParameter(f"must be COLUMN=FIELD, got {name or field!r}.")
+    return renamed
 
 
 def _unless_stdout(output: Path | None) -> Path | None:
@@ -228,9 +220,9 @@ _SOURCE = click.argument(
     "--ignore-unknown-columns",
     "ignore_unknown",
     is_flag=True,
-    help="Leave out the columns of CSV that are no fields.",
+    help="Leave out unknown columns of CSV.",
 )
-@click.option("--workflow", metavar="ID", help="The workflow of rows that name none.")
+@click.option("--workflow", metavar="ID", help="The workflow of rows that have none.")
 @click.option(
     "--expires-after",
     type=click.IntRange(1),
@@ -283,7 +275,7 @@ def create(
     fields = {name: options.pop(name) for name in ("workflow", "expires_after", "rate_limits")}
     given = Options(**options)
     defaults = read_defaults(defaults_path, fields, state_variables)
-    is_csv = _format(source, input_format) == "csv"
+    is_csv = _is_csv(source, input_format)
     if not is_csv and (renamed or ignored or ignore_unknown):
         raise click.UsageError("--map, --ignore-column and --ignore-unknown-columns are for CSV.")
     decoder: Decoder[Values] = JsonDecoder(defaults)
@@ -361,14 +353,14 @@ def _confirm_no_output() -> None:
         )
 
 
-def _format(source: Path, given: str | None) -> str:
-    name = given or ("jsonl" if source.name == "-" else _FORMATS.get(source.suffix.lower()))
-    if name is None:
+def _is_csv(source: Path, given: str | None) -> bool:
+    suffix = source.suffix.lower()
+    if given is None and source.name != "-" and suffix not in _CSV | _JSON_LINES:
         raise click.UsageError(
             f"how is {source} written? Say --format csv or --format jsonl. Users' ids, one to a "
             "line, are CSV with a first line `user`."
         )
-    return name
+    return given == "csv" if given else suffix in _CSV
 
 
 @contextmanager

@@ -31,6 +31,7 @@ V_co = TypeVar("V_co", covariant=True)
 
 Values: TypeAlias = dict[str, object]
 Cell: TypeAlias = Callable[[str], object]
+Columns: TypeAlias = dict[tuple[str, ...], tuple[int, Cell]]  # by the path of their field
 
 CHUNK = 64 * 1024
 """Bytes that are read at a time."""
@@ -339,7 +340,7 @@ class CsvDecoder:
         self._defaults = defaults
         self._renamed = renamed or {}  # None: the column is left out
         self._ignore_unknown = ignore_unknown
-        self._columns: dict[tuple[str, ...], tuple[int, Cell]] | None = None
+        self._columns: Columns | None = None
         self._nameless: list[int] = []
         self._width = 0
         self._delimiter = ""
@@ -395,11 +396,11 @@ class CsvDecoder:
             names.pop()
         return names
 
-    def _header(self, names: list[str]) -> dict[tuple[str, ...], tuple[int, Cell]]:
+    def _header(self, names: list[str]) -> Columns:
         there = set(map(_folded, names))
         renamed = {_folded(name): field for name, field in self._renamed.items()}
         free = [field for field in FIELDS[:-1] if field not in {*there, *renamed.values()}]
-        columns: dict[tuple[str, ...], tuple[int, Cell]] = {}
+        columns: Columns = {}
         remedy: list[str] = []
         problems = [
             f"no column {_shown(name)}, which an option names"
@@ -450,9 +451,7 @@ class CsvDecoder:
                 "write each within it twice"
             ) from None
 
-    def _row(
-        self, columns: Mapping[tuple[str, ...], tuple[int, Cell]], line: bytes
-    ) -> Row[Values] | None:
+    def _row(self, columns: Columns, line: bytes) -> Row[Values] | None:
         try:
             cells = self._cells(line)
         except ValueError as error:

@@ -128,7 +128,7 @@ def test_rows_go_over_options_and_options_over_defaults(invoke, emulator, folder
     ("arguments", "said"),
     [
         (["--map", "user"], "must be COLUMN=FIELD, got 'user'"),
-        (["--map", "=user"], "must be COLUMN=FIELD, got '=user'"),
+        (["--map", "=user"], "must be COLUMN=FIELD, got 'user'"),
         (["--map", "a=user"], "are for CSV"),
         (["--ignore-column", "a"], "are for CSV"),
         (["--ignore-unknown-columns"], "are for CSV"),
