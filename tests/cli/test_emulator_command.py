@@ -8,11 +8,13 @@ import re
 import signal
 import socket
 from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 
 import pytest
 from patience import PATIENCE
 
 from chatkit_async import AsyncChatKit, AuthenticationError, BadRequestError, NotFoundError
+from chatkit_async.cli import _emulator
 from chatkit_async.cli._emulator import assignment
 from chatkit_async.emulator import (
     Exponential,
@@ -32,6 +34,7 @@ def create(base_url, api_key):
     return asyncio.run(create())
 
 
+@pytest.mark.unmeasured
 def test_it_prints_what_to_set_serves_until_ctrl_c_and_shows_each_request(start):
     process = start("emulator")
     base_url = process.stdout.readline().removeprefix("export OPENAI_BASE_URL=").strip()
@@ -50,6 +53,7 @@ def test_it_prints_what_to_set_serves_until_ctrl_c_and_shows_each_request(start)
     assert session.client_secret not in said
 
 
+@pytest.mark.unmeasured
 def test_json_is_for_programs_that_start_it(start):
     process = start("emulator", "--json")
     printed = json.loads(process.stdout.readline())
@@ -74,16 +78,33 @@ def test_it_serves_on_when_nobody_reads_the_requests(start):
     process.wait(timeout=PATIENCE)
 
 
-def test_a_request_beyond_all_calendars_is_shown_in_unix_seconds(start):
-    process = start("emulator", "--json", "--time", "1e18", "--freeze")
-    printed = json.loads(process.stdout.readline())
-    printed.pop("control_url")
-    process.stderr.readline()
-    process.stderr.readline()
-    assert create(**printed).status == "active"
-    assert process.stderr.readline().startswith("1000000000000000000 POST /v1/chatkit/sessions 200")
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=PATIENCE)
+def test_a_request_beyond_all_calendars_is_shown_in_unix_seconds(monkeypatch):
+    shown = []
+    monkeypatch.setattr(_emulator, "note", shown.append)
+    for received_at in (1e18, 1_800_000_000):
+        _emulator._show(SimpleNamespace(received_at=received_at))
+    assert shown[0].startswith("1000000000000000000 ")
+    assert re.match(r"\d\d:\d\d:\d\d ", shown[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "printed"),
+    [
+        ([], r"export OPENAI_BASE_URL=http\S+/v1\nexport OPENAI_API_KEY=\S+\n"),
+        (["--json"], r'{"base_url": "http\S+/v1", "api_key": "\S+", "control_url": "\S+"}\n'),
+    ],
+)
+def test_serving_emulator_ends_by_ctrl_c(invoke, monkeypatch, options, printed):
+    def note(text):
+        said.append(text)
+        if len(said) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    said = []
+    monkeypatch.setattr(_emulator, "note", note)
+    result = invoke("emulator", *options)
+    assert result.exit_code == 130
+    assert re.fullmatch(printed, result.stdout)
 
 
 @pytest.fixture
