@@ -775,6 +775,13 @@ def test_a_reply_is_read_of_any_mapping_and_of_nothing_else():
         _codec.from_dict(ChatSession, [FITTING])
 
 
+def test_subclass_of_a_fields_type_fits():
+    class Seconds(int):
+        pass
+
+    assert _codec.from_dict(ChatSession, {"expires_at": Seconds(5)}).expires_at == 5
+
+
 def test_a_reply_that_does_not_fit_is_read_field_by_field():
     session = _codec.from_dict(ChatSession, {**DOCUMENTED_CREATED, "status": 5, "user": None})
     assert session.workflow.id == "workflow_alpha"

@@ -6,7 +6,9 @@ import asyncio
 import json
 from urllib.parse import parse_qs, urlsplit
 
+import cancelling
 import pytest
+import virtual
 from servers import CLOSE, Cut, http, replying, serve
 
 from chatkit_async import AsyncChatKit, ChatKit
@@ -530,6 +532,29 @@ async def test_closed_client_ends_a_list(connect):
         found, error = await ids_until(ClientClosedError, items)
     assert found == ["cthr_5"]
     assert error.cursor == "cthr_5"
+
+
+def test_cancelled_iteration_goes_on_where_it_was():
+    async def main():
+        async with virtual.emulator() as emulator, virtual.client(emulator) as client:
+            ids = [emulator.add_thread(user="ada").id for _ in range(5)]
+
+            def cancelled():
+                items, found = aiter(client.threads.list(limit=2, order="asc")), []
+
+                async def work():
+                    async for thread in items:
+                        found.append(thread.id)  # noqa: PERF401 - it is cancelled half way
+
+                async def check():
+                    await work()
+                    assert found == ids
+
+                return work, check
+
+            await cancelling.sweep(cancelling.WAYS["twice"], cancelled, step=3)
+
+    virtual.run(main(), loop_factory=cancelling.CountingLoop)
 
 
 async def test_wrong_loop_says_which_is_right():
