@@ -114,8 +114,6 @@ class Source(Generic[T]):
         if self._waiting:
             item = self._waiting[0]
             if isinstance(item, End):
-                if item.failure is not None:
-                    raise item.failure
                 return None
             self._waiting.popleft()
         elif self.is_async or self.is_filled or self.read - self._taken >= self._window:
@@ -280,6 +278,7 @@ class Fanout(Generic[T, R]):
         self._started = False
         self._stopped = False
         self._over = asyncio.Event()
+        self._end_noted = False  # with the error that reading the items raised in another thread
         self._failure: BaseException | None = None
         self.ended_at: float | None = None
         """When the last item was done with. None: not yet."""
@@ -319,7 +318,7 @@ class Fanout(Generic[T, R]):
         """
         while True:
             if self._over.is_set():
-                self.refuse_rest()  # another thread may have read it since
+                self.refuse_rest()
             if self._results:
                 return True
             if self._over.is_set():
@@ -374,12 +373,18 @@ class Fanout(Generic[T, R]):
             worker.cancel()
         if not self._over.is_set():
             await run_to_end(self._over.wait(), on_cancel=self._hurry)
-        self.refuse_rest()  # another thread may have read it since
+        self.refuse_rest()
 
     def refuse_rest(self) -> None:
-        """Make results of the items that were read and never started, without work on them."""
+        """Make results of the items that were read and never started, without work on them.
+
+        Another thread may have read them, and the end, after the fan-out was over.
+        """
         for index, item in self.source.rest():
             self._put(index, self._skip(index, item))
+        if not self._end_noted and (end := self.source.end) is not None:
+            self._end_noted = True
+            self._failure = self._failure or end.failure
 
     def raise_failure(self) -> None:
         """Raise the error that ended the fan-out, once."""
@@ -460,8 +465,6 @@ class Fanout(Generic[T, R]):
         left: AsyncGenerator[T] | None = None
         try:
             self.refuse_rest()
-            if (end := self.source.end) is not None:
-                self._failure = self._failure or end.failure
             left = self.source.close()
         except BaseException as error:  # noqa: BLE001 - raised to the consumer
             self._failure = self._failure or error

@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from functools import wraps
 from itertools import cycle, pairwise
+from math import inf
 from random import Random
 
 import attrs
@@ -16,7 +17,16 @@ import virtual
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatkit_async import _fanout
 from chatkit_async._fanout import LATE_START_GRACE, End, Fanout
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fill_takes_no_time():
+    """Let a busy machine read all that is wanted: the slice is of this machine's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fanout, "READ_SLICE", inf)
+        yield
 
 
 def on_virtual_time(test):
@@ -711,6 +721,21 @@ async def test_failed_fill_is_raised_after_the_results():
     assert len(fanout.take()) == 2
     with pytest.raises(ReadError):
         await fanout.ready()
+
+
+@on_virtual_time
+async def test_failed_fill_after_the_end_is_raised():
+    fanout = filled(failing([1]))
+    fanout.start()
+    fanout.stop()
+    assert not await fanout.ready()
+    fill(fanout, 2)  # on its way when it ended
+
+    assert await fanout.ready()
+    assert fanout.take() == [(0, "skipped")]
+    with pytest.raises(ReadError):
+        await fanout.ready()
+    assert not await fanout.ready()
 
 
 @pytest.mark.parametrize("started", [False, True])
