@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import click
 
 from chatkit_async.cli._journal import KIND_OF, Header, History, State, read_journal
@@ -27,18 +26,15 @@ from chatkit_async.cli._output import (
 MAX_LISTED_FAILURES = 10
 
 
-@attrs.frozen
-class Failure:
-    """The failure of a row: its line, its message, and what it shares with others alike."""
+class Failure(NamedTuple):
+    """The failure of a row. Rows fail alike if only line and message differ."""
 
-    line: int
+    first_line: int
     message: str
-    group: tuple[object, ...]  # the kind, the error's type and status code, and the field
-
-    @property
-    def is_rejection(self) -> bool:
-        """True if the row has to be corrected."""
-        return self.group[0] == "rejected"
+    kind: str
+    type: str | None
+    status_code: int | None
+    field: str | None
 
 
 class Report:
@@ -68,6 +64,8 @@ class Report:
                     self._take(record, state)
         except OSError as error:
             raise LineFileError(f"cannot read {path}: {error.strerror or error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise LineFileError(f"{path} is damaged") from None
         if not hasattr(self, "header"):
             raise LineFileError(f"{path} is empty")
 
@@ -81,18 +79,22 @@ class Report:
             self.failures.pop(record["index"], None)
             return
         error: dict[str, Any] = record.get("error") or {}
-        field = next((path for path, _ in error.get("problems", ())), None)
-        message = error.get("message") or "the run ended before the outcome was known"
-        group = (KIND_OF[state], error.get("type"), error.get("status_code"), field)
-        self.failures[record["index"]] = Failure(record["line"], without_secrets(message), group)
+        self.failures[record["index"]] = Failure(
+            record["line"],
+            without_secrets(error.get("message") or "the run ended before the outcome was known"),
+            KIND_OF[state],
+            error.get("type"),
+            error.get("status_code"),
+            next((path for path, _ in error.get("problems", ())), None),
+        )
 
     def data(self) -> dict[str, Any]:
         """Return it as JSON."""
         states = self._history.counts()
-        groups = Counter(failure.group for failure in self.failures.values())
-        first = {failure.group: failure for failure in reversed(self.failures.values())}
         kinds = Counter({self._done: states[State.DONE] + states[State.EXPIRED]})
-        kinds.update(str(failure.group[0]) for failure in self.failures.values())
+        kinds.update(failure.kind for failure in self.failures.values())
+        groups = Counter(failure[2:] for failure in self.failures.values())
+        first = {failure[2:]: failure for failure in reversed(self.failures.values())}
         return {
             "command": self.header.command,
             "input": self.header.input,
@@ -102,9 +104,7 @@ class Report:
             "still_valid": states[State.DONE] if self._done == "created" else None,
             "attempts": self._history.attempts,
             "failures": [
-                dict(zip(("kind", "type", "status_code", "field"), group, strict=True))
-                | {"rows": rows, "first_line": first[group].line, "message": first[group].message}
-                for group, rows in groups.most_common()
+                {"rows": rows, **first[group]._asdict()} for group, rows in groups.most_common()
             ],
         }
 
@@ -124,7 +124,8 @@ class Report:
 
     def rejected_rows(self, lines: Iterable[str]) -> Iterator[str]:
         """Yield the rows to correct as the input has them, with the reason. CSV has its header."""
-        wanted = {each.line: each.message for each in self.failures.values() if each.is_rejection}
+        rejected = (each for each in self.failures.values() if each.kind == "rejected")
+        wanted = {failure.first_line: failure.message for failure in rejected}
         separator = ""
         numbered = enumerate((line.rstrip("\n") for line in lines), 1)
         for number, row in numbered:

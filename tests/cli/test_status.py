@@ -129,12 +129,22 @@ def test_rejected_rows_of_utf_16_keep_their_separator(invoke, emulator):
     ]
 
 
+HEADER = (
+    '{"record": "header", "format": 1, "command": "", "base_url": "", "input": "", '
+    '"defaults": null}\n'
+)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (None, "cannot read out.jsonl: No such file or directory"),
         ("", "out.jsonl is empty"),
         ("user\nada\n", "out.jsonl is no journal that can be resumed: line 1: "),
+        (
+            HEADER + '{"record": "intent", "index": 0, "fingerprint": "0"}\n',
+            "out.jsonl is damaged",
+        ),
     ],
 )
 def test_file_that_is_no_journal_is_an_error(invoke, content, said):
