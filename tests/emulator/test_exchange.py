@@ -251,14 +251,6 @@ async def test_request_ids_differ_and_follow_from_the_seed(headers):
     assert len({*first, *await ids(2)}) == 4
 
 
-async def test_a_body_not_in_its_encoding_is_a_400(http, emulator):
-    encoding = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
-    async with http.post("chatkit/sessions", data=b"no gzip", headers=encoding) as response:
-        assert response.status == 400
-
-    assert emulator.requests[-1].body == b""
-
-
 async def test_a_closed_connection_ends_without_a_reply(connect, raw_create, emulator):
     emulator.fail(drop="close")
     reader, writer = await connect()

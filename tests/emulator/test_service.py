@@ -50,10 +50,14 @@ async def test_a_cancelled_session_comes_back_cancelled(create, cancel):
     assert cancelled == created | {"status": "cancelled"}
 
 
-async def test_cancelling_again_gives_the_same_session(create, cancel):
+async def test_cancelling_again_gives_the_same_session(create, cancel, emulator):
     _, created = await create()
+    session = emulator.sessions[created["id"]]
+    first, cancelled_at = await cancel(session.id), session.cancelled_at
+    emulator.clock.advance(10)
 
-    assert await cancel(created["id"]) == await cancel(created["id"])
+    assert await cancel(session.id) == first
+    assert session.cancelled_at == cancelled_at
 
 
 async def test_cancelling_an_expired_session_gives_it_as_expired(create, cancel, emulator):
@@ -61,6 +65,7 @@ async def test_cancelling_an_expired_session_gives_it_as_expired(create, cancel,
     emulator.clock.advance(600)
 
     assert await cancel(created["id"]) == (200, created | {"status": "expired"})
+    assert emulator.sessions[created["id"]].cancelled_at is None
 
 
 async def test_cancelling_what_does_not_exist_is_a_404(cancel):

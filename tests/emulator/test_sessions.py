@@ -70,25 +70,6 @@ def test_a_cancelled_session_stays_cancelled_after_its_expiry(make, store, clock
     assert session.cancelled_at == cancelled_at
 
 
-def test_cancelling_twice_keeps_the_first_time(make, store, clock):
-    session = make()
-    store.cancel(session)
-    first = session.cancelled_at
-    clock.advance(10)
-    store.cancel(session)
-
-    assert session.cancelled_at == first
-
-
-def test_an_expired_session_is_not_cancelled_any_more(make, store, clock):
-    session = make()
-    clock.advance(600)
-    store.cancel(session)
-
-    assert session.status == "expired"
-    assert session.cancelled_at is None
-
-
 def test_ids_and_secrets_follow_from_the_seed(clock, parameters):
     def names(seed):
         store = SessionStore(clock, seed)

@@ -653,7 +653,8 @@ async def test_state_file(state, clock):
     }
     path = state(
         {"clock": {"now": 1000, "frozen": True}},
-        {"thread": thread, "items": [item, "user: Hi"]},
+        {"thread": thread, "items": [item, "user: Hi"], "has_more": True},
+        {"thread": {"id": "cthr_1"}, "items": ["assistant: Hello"], "part": 2},
         "",
         {"thread": {"user": "bob"}},
         {"session": {"id": "cksess_1", "user": "ada", "workflow": {"id": "wf_1"}}},
@@ -667,7 +668,7 @@ async def test_state_file(state, clock):
         assert [each.user for each in emulator.threads.values()] == ["ada", "bob"]
         kept = emulator.threads["cthr_1"].items
         assert kept[0] == {**item, "object": "chatkit.thread_item"}
-        assert len(kept) == 2
+        assert len(kept) == 3
         assert next(iter(emulator.sessions)) == "cksess_1"
         assert len(emulator.sessions) == 2
         assert emulator.sessions["cksess_1"].created_at == 1000
