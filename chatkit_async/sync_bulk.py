@@ -1,5 +1,6 @@
 """Bulk runs of the blocking client."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -41,6 +42,7 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
         self._fanout, self._start_once, self._stop_by = parts_of_run(run)
         self._source = self._fanout.source
         self._source.is_filled = not self._source.is_async
+        self._pid = os.getpid()
         self._wanted = 0
         self._over = False
         # Filled in one thread and emptied in the other: Ctrl-C between the two loses nothing.
@@ -87,7 +89,8 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._on_loop(self._leave, exc_type, exc, traceback)
+        if os.getpid() == self._pid:  # a forked child leaves its parent's run alone
+            self._on_loop(self._leave, exc_type, exc, traceback)
 
     def __iter__(self) -> Self:
         return self
@@ -110,6 +113,8 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
 
     def _go_on(self) -> None:
         """Read rows, if any are wanted, and wait for outcomes, or for more to be wanted."""
+        if os.getpid() != self._pid:
+            raise RuntimeError("a bulk run cannot continue in a forked process: make another one")
         wanted, self._wanted = self._wanted, 0
         if wanted:
             self._source.fill(wanted)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import itertools
+import os
 import signal
 import threading
 from collections import Counter
@@ -84,6 +85,18 @@ def test_each_row_has_one_outcome_and_each_user_one_session(create_many, emulato
     assert all(outcome.result().user == outcome.row for outcome in outcomes)
     assert held(emulator) == Counter(users(80))
     assert (run.summary.read, run.summary.created, run.summary.in_flight) == (80, 80, 0)
+
+
+def test_run_in_a_forked_process_says_so(create_many, monkeypatch):
+    run = create_many(users(9), concurrency=1)
+    next(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 0)
+        with pytest.raises(RuntimeError, match="forked"):
+            list(run)
+        run.__exit__(None, None, None)  # as of a block that the child leaves
+    list(run)
+    assert run.summary.created == 9
 
 
 def test_outcomes_come_in_the_order_of_their_rows_when_asked_to(create_many):
