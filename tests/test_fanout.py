@@ -1010,6 +1010,7 @@ class Interrupted:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.mark.sweep(every=5)
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("source", ["iterable", "async_iterable", "filled"])
 @pytest.mark.parametrize("way", cancelling.WAYS)

@@ -217,6 +217,7 @@ async def test_paging_table_says_what_an_unknown_item_becomes(connect):
     assert CLAIMS["An item has an unknown `type`"][connect.column] == claim
 
 
+@pytest.mark.unmeasured
 async def test_paging_table_says_what_a_printed_item_shows(connect):
     text = [{"type": "output_text", "text": "Your parcel is late.", "annotations": []}]
     item = {"id": "cti_1", "created_at": 1_795_850_000, "thread_id": "cthr_1"}

@@ -174,7 +174,7 @@ def test_each_has_an_emulator_of_its_own(number, chatkit, chatkit_emulator):
 """)
 
     plugins = ["-p", "xdist.plugin", "-p", "chatkit_async.pytest_plugin"]
-    result = pytester.runpytest_subprocess(*OPTIONS, *plugins, "-n2", timeout=PATIENCE)
+    result = pytester.runpytest_subprocess(*OPTIONS, *plugins, "-n1", timeout=PATIENCE)
 
     result.assert_outcomes(passed=4)
 

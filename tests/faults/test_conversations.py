@@ -21,6 +21,8 @@ from chatkit_async import (
 )
 from chatkit_async.emulator import Emulator
 
+pytestmark = pytest.mark.unmeasured
+
 KEY = "sk-" + "0123456789abcdef" * 2
 SAID = "private " + sha256(b"what nobody may see").hexdigest()[:40]
 
