@@ -224,6 +224,7 @@ def test_interrupted_bulk_run_gives_an_outcome_for_each_row(connect):
         assert {outcome.row for outcome in outcomes} == {"ada", "bob", "eve"}
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="to trace a generator crashes it")
 def test_interrupted_list_loses_no_item(connect, emulator):
     ids = [emulator.add_thread(user="lists").id for _ in range(5)]
 
