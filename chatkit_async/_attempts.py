@@ -235,12 +235,12 @@ class Attempts:
         if isinstance(error, APIStatusError) and not _retry.is_push_back(error):
             limits.note_answer(ended)
         verdict = limits.next_wait(error, progress.attempts, ended, self._decide)
+        if not isinstance(error, APIStatusError):
+            return verdict
         if _retry.is_push_back(error):
             asked = verdict.wait or error.retry_after or self.settings.retry_policy.initial_backoff
             self.gate.push_back(ended, begun, asked)
-        elif (
-            isinstance(error, APIStatusError) and error.status_code != HTTPStatus.TOO_MANY_REQUESTS
-        ):
+        elif error.status_code != HTTPStatus.TOO_MANY_REQUESTS:
             self.gate.accepted(ended, begun)
         return verdict
 

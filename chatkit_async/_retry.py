@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TypeGuard
 
 import attrs
 
@@ -98,7 +97,7 @@ def _no_retry(
     return Verdict(None, reason)
 
 
-def is_push_back(error: APIError) -> TypeGuard[APIStatusError]:
+def is_push_back(error: APIError) -> bool:
     """True if the server asks for fewer requests: a 429, or a 503 with a wait."""
     match error:
         case APIStatusError(status_code=HTTPStatus.TOO_MANY_REQUESTS):
