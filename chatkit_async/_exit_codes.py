@@ -1,4 +1,4 @@
-"""The exit codes of the command line; they tell a script what kind of failure it was."""
+"""The exit codes of the command line: one for each kind of failure."""
 
 import signal
 

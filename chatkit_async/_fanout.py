@@ -10,7 +10,7 @@ itself, at the moment it polls. An asynchronous iterable is awaited by one free 
 that worker has its item, it wakes another to await the next. For a blocking run, the thread that
 iterates reads the rows and appends them to the source's queue; the event loop learns of them when
 that thread next calls it. The end of the items is the last entry of the queue, so it comes after
-them, and so does an error that reading them raised in that thread.
+them, and so does an error from the iterator in that thread.
 
 The end. Three things stop a fan-out: the end of the items, `stop`, and an error. Then no more items
 are read, the workers that have no item in hand are cancelled, and the others finish their item.
@@ -55,7 +55,7 @@ class End:
     """The last entry of a source: no more items come.
 
     Attributes:
-        failure: The error that reading the items raised. None: they ended.
+        failure: The error from the iterator. None: the items ended.
     """
 
     def __init__(self, failure: BaseException | None = None) -> None:
@@ -109,7 +109,7 @@ class Source(Generic[T]):
         """Return the next item with its number, if there is one now.
 
         Raises:
-            BaseException: The error that reading the items raised.
+            BaseException: The error from the iterator.
         """
         if self._waiting:
             item = self._waiting[0]
@@ -132,7 +132,7 @@ class Source(Generic[T]):
         """Return the next item with its number, when it comes. None: no more items come.
 
         Raises:
-            BaseException: The error that reading the items raised.
+            BaseException: The error from the iterator.
         """
         while (found := self.poll()) is None:
             # Not `end`: another thread may have appended items and the end since the poll.
@@ -218,7 +218,7 @@ class Source(Generic[T]):
 
 
 class Fanout(Generic[T, R]):
-    """Passes items through a coroutine function, and gives the results as they are taken.
+    """A fan-out: it passes items through a coroutine function, and hands out the results.
 
     A fixed number of workers share the items. At most `window` items, twice the concurrency, are
     read whose results have not been taken. So a consumer that pauses stops the reading, and memory
@@ -234,7 +234,7 @@ class Fanout(Generic[T, R]):
         items: Read as there is room. An asynchronous iterable is never asked for two at once. An
             iterator that had to be made of it is closed at the end.
         concurrency: How many items are worked on at a time, at least 1.
-        ordered: Whether results come in the order of their items, rather than as they finish.
+        ordered: True if results come in the order of their items, not as they finish.
         rate: Starts per second, more than 0; a start that was late is made up for, up to 0.05 s of
             them. None: no limit.
         now: A clock, in seconds.
@@ -278,10 +278,10 @@ class Fanout(Generic[T, R]):
         self._started = False
         self._stopped = False
         self._over = asyncio.Event()
-        self._end_noted = False  # with the error that reading the items raised in another thread
+        self._end_noted = False  # with the error from the iterator in another thread
         self._failure: BaseException | None = None
         self.ended_at: float | None = None
-        """When the last item was done with. None: not yet."""
+        """The time when the last item was done. None: not yet."""
 
     @property
     def read(self) -> int:

@@ -336,7 +336,7 @@ class Transport:
             await opened[1].aclose()
 
     def _close_over_there(self, loop: asyncio.AbstractEventLoop) -> threading.Event:
-        """Have another loop close its session; returns what is set when that is done.
+        """Have another loop close its session. Return what is set when that is done.
 
         No task does it: a loop that is about to end would not wait for one.
         """
@@ -394,7 +394,7 @@ class Timers:
         for timer, end in self._ends.items():
             if end <= until:
                 self._ends[timer] = inf
-                with suppress(RuntimeError):  # it has ended by itself
+                with suppress(RuntimeError):  # it has ended on its own
                     timer.reschedule(self._loop.time())
         self._ring_at(min(self._ends.values(), default=inf))
 

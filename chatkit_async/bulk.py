@@ -70,7 +70,7 @@ class Outcome(Generic[RowT_co, ResultT_co]):
 
     Attributes:
         index: The row's place in the input, from 0.
-        row: The row, as it was given. It is not in the repr.
+        row: The row as it was given. It is not in the repr.
         kind: `created`, `cancelled` or `deleted`: the call succeeded. `rejected`: the row, or the
             request, was refused; nothing was created, cancelled or deleted. `unknown`: a request
             was sent, its answer never came, and no later attempt succeeded. `not_attempted`:
@@ -95,14 +95,14 @@ class Outcome(Generic[RowT_co, ResultT_co]):
 
     @property
     def session(self) -> ChatSession | None:
-        """The session: `value`, of a run that creates or cancels. None: there is none."""
+        """The session that was created or cancelled: `value`. None: the outcome has no session."""
         return self.value if isinstance(self.value, ChatSession) else None
 
     def result(self) -> ResultT_co:
         """Return `value`.
 
         Raises:
-            ChatKitError: there is none: `error`.
+            ChatKitError: the call did not succeed. It is `error`.
         """
         if self.value is not None:
             return self.value
@@ -150,7 +150,7 @@ class BulkSummary:
 
 
 CONCURRENCY = 64
-"""Rows under way at a time, by default."""
+"""Rows in flight at a time, by default."""
 
 MAX_WAIT = 300.0
 """Seconds that a row waits at the rate gate without progress of its run, by default."""
@@ -316,7 +316,7 @@ class BulkRun(Generic[RowT, ResultT]):
     """A run over rows: use it with `async with`, and iterate over its outcomes.
 
     Every row that was read has exactly one outcome. Leaving the block before the end cancels the
-    requests under way, and waits for their end; the outcomes that nobody took are still there to
+    requests in flight, and waits for their end. The outcomes that nobody took are still there to
     iterate over. Without the block a run that is not iterated to its end goes on in the background.
 
     A failure that would hit every row stops the run: 401, 403, 410, no quota left, a key that
@@ -324,8 +324,8 @@ class BulkRun(Generic[RowT, ResultT]):
     shut for `max_wait`, or `max_failures` rows that failed in the same way before any succeeded. It
     is not raised: `summary.stopped_by` has it.
 
-    What reading the rows raises, or a callable of yours, is raised as it is, after the outcomes of
-    all rows that were read.
+    An error from the row iterator, or from a callable of yours, is raised unchanged, after the
+    outcomes of all rows that were read.
     """
 
     def __init__(
@@ -381,7 +381,7 @@ class BulkRun(Generic[RowT, ResultT]):
 
     @property
     def summary(self) -> BulkSummary:
-        """Where the run is now."""
+        """The progress of the run so far."""
         read, ended = self._fanout.read, self._fanout.ended_at
         elapsed = 0.0
         if self._started is not None:
@@ -398,7 +398,7 @@ class BulkRun(Generic[RowT, ResultT]):
         )
 
     def stop(self) -> None:
-        """Read no more rows; finish those under way.
+        """Read no more rows, and finish those in flight.
 
         The iteration goes on to their outcomes, and ends. A row that waits for the rate gate and
         has sent nothing yet is `not_attempted`. Called in the event loop of the run.
@@ -410,7 +410,7 @@ class BulkRun(Generic[RowT, ResultT]):
         """Go through all rows, and return the outcomes: of a run that was not entered.
 
         Raises:
-            BaseException: what reading the rows raised, or a callable of yours. The outcomes are
+            BaseException: an error from the row iterator, or a callable of yours. The outcomes are
                 still there to iterate over, also when this is cancelled.
         """
         async with self:

@@ -288,7 +288,7 @@ class AsyncChatKit:
 
 
 _parts = WeakSet[Transport | RateGate]()
-"""What clients have that a forked child needs anew."""
+"""The parts of clients that a forked child needs anew."""
 
 
 def _after_fork() -> None:

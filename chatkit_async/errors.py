@@ -127,7 +127,7 @@ class ParameterError(_ProblemsError):
 
 
 class ClientClosedError(ChatKitError, RuntimeError):
-    """The client was closed before this call, or while it was under way.
+    """The client was closed before this call, or during it.
 
     A session that a call ended this way was creating may exist; it expires on its own.
     """

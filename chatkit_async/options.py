@@ -51,7 +51,7 @@ OMITTED = Omitted.OMITTED
 """An argument that was not given."""
 
 QueryValue: TypeAlias = str | int | float
-"""What can be a value in `extra_query`."""
+"""A value in `extra_query`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +85,7 @@ class RetryPolicy:
 NotRetried: TypeAlias = Literal[
     "not_retryable", "retries_exhausted", "budget_exhausted", "deadline", "forbidden"
 ]
-"""Why no attempt follows one that failed: see `Attempt.not_retried`."""
+"""The reason why a failed attempt is not retried: see `Attempt.not_retried`."""
 
 
 @attrs.frozen(kw_only=True)

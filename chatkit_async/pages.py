@@ -39,7 +39,7 @@ ItemT_co = TypeVar("ItemT_co", bound="Listed", covariant=True)
 
 
 class Listed(Protocol):
-    """What is listed: a thread, or an item of one."""
+    """An entry of a list: a thread, or an item of one."""
 
     @property
     def id(self) -> str: ...
@@ -271,7 +271,7 @@ class _Cursors:
         """Take the next cursor.
 
         Raises:
-            APIResponseError: there is none, or it was used before.
+            APIResponseError: the page has no cursor, or it was used before.
         """
         if cursor is None:
             raise page_error("it has more pages, but no last_id and no item with an id to go on")
@@ -306,7 +306,7 @@ def _interrupted(cursor: str | None) -> ChatKitError:
 
 
 class _Page(Generic[ItemT]):
-    """What the pages of both clients share. Pickled, a page leaves its client behind."""
+    """The common part of the pages of both clients. A pickled page leaves its client behind."""
 
     def __init__(self, listing: Listing[ItemT] | None, reply: PageReply[ItemT]) -> None:
         self.data: Sequence[ItemT] = reply.data
@@ -318,7 +318,7 @@ class _Page(Generic[ItemT]):
 
     @property
     def cursor(self) -> str | None:
-        """Where the next page starts: `list(after=page.cursor)`. None: this page is empty."""
+        """The start of the next page, for `list(after=page.cursor)`. None: this page is empty."""
         return cursor_of(self)
 
     def has_next_page(self) -> bool:
@@ -326,7 +326,7 @@ class _Page(Generic[ItemT]):
         return self.has_more
 
     def next_page_info(self) -> dict[str, str] | None:
-        """Return the parameters that list the next page. None: there is none."""
+        """Return the parameters that list the next page. None: this is the last one."""
         return {"after": self.cursor} if self.has_more and self.cursor is not None else None
 
     def _origin(self) -> Listing[ItemT]:
@@ -382,7 +382,7 @@ class AsyncPage(_Page[ItemT]):
         """Request the next page.
 
         Raises:
-            ChatKitError: there is none, or the request failed.
+            ChatKitError: this is the last page, or the request failed.
         """
         return AsyncPage(self._listing, await self._next())
 
@@ -500,7 +500,7 @@ class Page(_Page[ItemT]):
         """Request the next page.
 
         Raises:
-            ChatKitError: there is none, or the request failed.
+            ChatKitError: this is the last page, or the request failed.
         """
         listing = self._origin()
         return Page(AsyncPage(listing, self._run(self._next)), self._run)

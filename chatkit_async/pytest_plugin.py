@@ -1,4 +1,4 @@
-"""Fixtures for test suites of backends that create ChatKit sessions; pytest loads them by itself.
+"""Fixtures for test suites of backends that create ChatKit sessions; pytest loads them as a plugin.
 
 It imports nothing of the package before a test uses a fixture: suites that use none pay nothing.
 """
@@ -46,7 +46,7 @@ SHORT_FOR = {
     "expires_after": "seconds",
     "rate_limits": "max_requests_per_1_minute",
 }
-"""What `create` makes of a value that is no mapping."""
+"""The field that `create` makes of a value that is not a mapping."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,7 +69,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture
 def chatkit_emulator_options() -> Mapping[str, object]:
-    """What `chatkit_emulator` is made with, such as `{"workflows": ["wf_123"]}`: override it."""
+    """The arguments of `chatkit_emulator`, such as `{"workflows": ["wf_123"]}`: override it."""
     return {}
 
 
@@ -149,7 +149,7 @@ def chatkit(chatkit_emulator: Emulator) -> Iterator[ChatKit]:
 
 
 class AssertChatKitRequested(Protocol):
-    """What the fixture `assert_chatkit_requested` is, for annotations."""
+    """The type of the fixture `assert_chatkit_requested`, for annotations."""
 
     def __call__(
         self,
@@ -223,7 +223,7 @@ def assert_chatkit_requested(chatkit_emulator: Emulator) -> AssertChatKitRequest
 
 
 def _sent(record: Record) -> object:
-    """The body, or what else it is that a request says: its query, with numbers as in Python."""
+    """Return the body of a request, or its query, with numbers as in Python."""
     if record.method != "GET":
         return record.body
     query = parse_qsl(record.query, keep_blank_values=True)
@@ -231,7 +231,7 @@ def _sent(record: Record) -> object:
 
 
 def _differences(wanted: Mapping[str, object], given: object, path: str = "") -> Iterator[str]:
-    """What is missing or different, a line for each."""
+    """Return what is missing or different, a line for each."""
     members = _members(given) or {}
     for name, value in wanted.items():
         where = f"{path}{name}"

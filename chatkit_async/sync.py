@@ -229,7 +229,7 @@ class Sessions:
         """Create a session. Its `client_secret` is what the browser needs.
 
         A create whose reply was lost may have made a session that nobody holds, and is tried
-        again: the API has no way to tell. Such a session lapses within its `expires_after`.
+        again: the API has no way to tell. Such a session expires after its `expires_after`.
 
         Args:
             user: Your own id of the end user, not blank. Sessions of one user share their threads.
@@ -275,7 +275,7 @@ class Sessions:
 
         Raises:
             ParameterError: the id cannot be right; nothing was sent.
-            NotFoundError: there is no such session for this key's project.
+            NotFoundError: the session was not found in the project of this key.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
             APIResponseError: the reply was of no use.
@@ -348,7 +348,7 @@ class Sessions:
                 keys of `create`'s arguments, or bare user ids. It is read in this thread, a few
                 rows at a time, at most twice `concurrency` ahead of the outcomes that were taken.
                 A row that cannot be right is `rejected`; the run goes on.
-            concurrency: How many rows are under way at a time, at least 1, at most the client's
+            concurrency: How many rows are in flight at a time, at least 1, at most the client's
                 `max_connections`.
             ordered: Whether outcomes come in the order of their rows, rather than as they finish.
             rate: Rows started per second, more than 0. None: no limit, but for the API's own.

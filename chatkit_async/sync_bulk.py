@@ -21,7 +21,7 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
     """A run over rows: use it with `with`, and iterate over its outcomes, in one thread.
 
     Every row that was read has exactly one outcome. Leaving the block before the end cancels the
-    requests under way, and waits for their end; the outcomes that nobody took are still there to
+    requests in flight, and waits for their end. The outcomes that nobody took are still there to
     iterate over. Without the block a run that is not iterated to its end goes on in the background.
 
     A failure that would hit every row stops the run: 401, 403, 410, no quota left, a key that
@@ -29,8 +29,8 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
     shut for `max_wait`, or `max_failures` rows that failed in the same way before any succeeded. It
     is not raised: `summary.stopped_by` has it.
 
-    What reading the rows raises, or a callable of yours, is raised as it is, after the outcomes of
-    all rows that were read.
+    An error from the row iterator, or from a callable of yours, is raised unchanged, after the
+    outcomes of all rows that were read.
 
     Rows are read in the thread that iterates, before it waits for outcomes: an input that keeps it
     waiting keeps the outcomes waiting too. An asynchronous iterable is read in the client's thread.
@@ -50,14 +50,14 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
 
     @property
     def summary(self) -> BulkSummary:
-        """Where the run is now."""
+        """The progress of the run so far."""
         if not self._over:
             with suppress(ClientClosedError):
                 return self._loop_thread.run(self._get_summary)
         return self._run.summary
 
     def stop(self) -> None:
-        """Read no more rows; finish those under way.
+        """Read no more rows, and finish those in flight.
 
         The iteration goes on to their outcomes, and ends. A row that waits for the rate gate and
         has sent nothing yet is `not_attempted`. May be called in any thread.
@@ -69,7 +69,7 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
         """Go through all rows, and return the outcomes: of a run that was not entered.
 
         Raises:
-            BaseException: what reading the rows raised, or a callable of yours. The outcomes are
+            BaseException: an error from the row iterator, or a callable of yours. The outcomes are
                 still there to iterate over, also after Ctrl-C.
         """
         with self:

@@ -127,7 +127,7 @@ class ClientSecretEndpoint:
 
     and return the response's status, headers and body. Serve it to `POST` only.
 
-    **Reuse.** One create is under way per user and event loop, however often the browser asks
+    **Reuse.** One create is in progress per user and event loop, however often the browser asks
     meanwhile: all who ask share its outcome. When one of them is cancelled, as its browser has
     gone, the create goes on for the others; when nobody waits for it any more, it is cancelled. A
     secret that was issued is handed out again, to the same user for the same parameters only,
@@ -160,7 +160,7 @@ class ClientSecretEndpoint:
     in the same way since the line before.
 
     It may be used from several event loops and threads: they share the secrets that were issued,
-    while a create under way is shared within its loop only.
+    while a create in progress is shared within its loop only.
 
     Args:
         client: The client to create sessions with. It is not closed.
@@ -261,7 +261,7 @@ class BlockingClientSecretEndpoint:
 
         response = endpoint.handle(user=user_id, current_secret=current)
 
-    Everything is as in `ClientSecretEndpoint`: reuse, failures, arguments. One create is under way
+    Everything is as in `ClientSecretEndpoint`: reuse, failures, arguments. One create is in progress
     per user and process; the threads that ask meanwhile wait for its outcome. Ctrl-C in one of them
     leaves the create to the others. It runs on the client's own thread; a secret that was issued is
     handed out again in the thread that asks, without waiting for any other.

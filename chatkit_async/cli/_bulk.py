@@ -405,7 +405,7 @@ def _refuse_if_locked(file: BufferedReader, source: Path) -> None:
 
 
 def _check(source: Source[V], report: Report[V], given: Options) -> int:
-    """Report what is wrong with any row; return the exit code."""
+    """Report the problems of all rows, and return the exit code."""
     try:
         with _each_warning_once():
             for row in islice(source.all(), given.limit):
@@ -438,7 +438,7 @@ def _warn_of_expiry(rows: int, rate: float, lifetime: float) -> None:
 
 
 def _advise(job: Job[V], journal: Path) -> None:
-    """Print what is left, each with the command that does it."""
+    """Print what is left to do, and the command for each."""
     see_why = shlex.join(["chatkit-async", "bulk", "status", str(journal)])
     for left, what, flags in (
         (job.unfinished, "To continue this run:", ()),
@@ -475,10 +475,10 @@ def _carry_out(
     *,
     lifetime: float = inf,
 ) -> int:
-    """Carry out a run; returns the exit code."""
+    """Carry out a run, and return the exit code."""
     with ExitStack() as stack:
         stack.enter_context(_each_warning_once())
-        # First, as it refuses what cannot be right: then there is no journal of a run that never was.
+        # First, because it refuses wrong settings before the journal is created.
         client = AsyncChatKit(
             timeout=given.timeout, max_connections=max(MAX_CONNECTIONS, given.concurrency)
         )

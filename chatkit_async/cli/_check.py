@@ -13,7 +13,7 @@ from chatkit_async.errors import Problem
 V = TypeVar("V")
 
 MAX_GROUPS = 10
-"""Groups of problems, and of warnings, that are told apart and shown."""
+"""Groups of problems, and of warnings, that are counted separately and shown."""
 
 MAX_COMPARED = 1_500_000
 """Different users, or ids, among which repeated ones are found."""
@@ -65,7 +65,7 @@ class _Compared:
         self._number = 0
 
     def has(self, text: str) -> bool:
-        """Return True if a text was there before; else remember it, if there is room."""
+        """Return True if a text was there before. Otherwise remember it, if there is room."""
         key = hash(text) % 2**64 or 1  # 0 is a free slot
         slot = key % _SLOTS
         while (found := self._table[slot]) and found != key:
@@ -77,7 +77,7 @@ class _Compared:
 
 
 class Report(Generic[V]):
-    """What a dry run found: how many rows, and in groups those that are wrong or odd.
+    """The findings of a dry run: the number of rows, and the wrong and odd ones in groups.
 
     Attributes:
         lifetime: Seconds after which the first client secret expires.

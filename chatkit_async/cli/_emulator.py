@@ -302,7 +302,7 @@ async def _serve(server: "Emulator", port: int, *, as_json: bool) -> None:
 
 
 def assignment(name: str, value: str, platform: str = sys.platform) -> str:
-    """The line that sets a variable: in PowerShell on Windows, else in a shell of Unix."""
+    """Return the line that sets a variable, for PowerShell on Windows and a Unix shell elsewhere."""
     return f'$env:{name} = "{value}"\n' if platform == "win32" else f"export {name}={value}\n"
 
 

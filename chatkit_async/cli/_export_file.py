@@ -32,7 +32,7 @@ PAGE_SIZE = 100
 """Threads or items per request, the most that the API allows, and items per line."""
 
 MAX_NAME_LENGTH = 120
-"""Characters of a file's name, without what it ends in."""
+"""Characters of a file's name, without its suffix."""
 
 
 class ExportError(click.ClickException):
@@ -125,7 +125,7 @@ def parts_of(export: Path, thread_id: str) -> Iterator[Part]:
                     if not part.has_more:
                         return
     except OSError as error:
-        raise ExportError(f"cannot read {export}: {error.strerror or error}") from None
+        raise ExportError(f"cannot read {export}: {reason(error)}") from None
     raise ExportError(
         f"{export} does not contain all of thread {thread_id}: it has another id, or the export was "
         "interrupted."
@@ -154,10 +154,10 @@ class Ids:
 
 
 class Sink(Protocol):
-    """Where threads are exported to.
+    """A destination of exported threads.
 
     Attributes:
-        counts: How many `threads` it has; `items`, `attachments`, and attachments `without_preview`.
+        counts: The numbers of `threads`, `items`, `attachments`, and attachments `without_preview`.
     """
 
     counts: Counter[str]

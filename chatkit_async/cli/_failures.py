@@ -50,7 +50,7 @@ def reported() -> Generator[None]:
 
 
 def exit_code(error: ChatKitError) -> int:
-    """The exit code that tells a script what kind of failure it was."""
+    """Return the exit code for an error."""
     match error:
         case AuthenticationError() | PermissionDeniedError():
             return AUTHENTICATION

@@ -117,12 +117,12 @@ class Source(Generic[V]):
 
     @property
     def total(self) -> int | None:
-        """An estimate of the number of rows, from those read so far; None if it is not a file."""
+        """An estimate of the number of rows, from those read so far. None: it is not a file."""
         rows = self.rows
         return rows.index * max(self._size, rows.read) // rows.read if self._size else None
 
     def lines(self) -> int:
-        """Count the lines of a file, which is about as many as it has rows; 0: there is no file."""
+        """Return the number of lines of a file, about that of its rows. 0: it is not a file."""
         if self.waits:
             return 0
         number = sum(data.count(b"\n") for data in iter(lambda: read(self.stream), b""))
@@ -136,7 +136,7 @@ class Source(Generic[V]):
         yield from self.rows.end()
 
     async def read(self) -> bytes:
-        """Read the next bytes; in a thread if they may have to be waited for."""
+        """Read the next bytes, in a thread if that may take long."""
         return await asyncio.to_thread(read, self.stream) if self.waits else read(self.stream)
 
 
@@ -153,7 +153,7 @@ class Interruptible:
         self._stop: Callable[[], None] | None = None  # None: the work has not started
 
     def interrupt(self, number: signal.Signals) -> bool:
-        """Let what is in flight finish; returns False if the work is to be cancelled.
+        """Let what is in flight finish. Return False if the work is to be cancelled.
 
         Only Ctrl-C cancels work that is ending: a shell and `timeout` send their signals twice.
         """
@@ -175,7 +175,7 @@ class Interruptible:
 
 
 class Job(Interruptible, Generic[V]):
-    """A run: takes rows from the source to the API, and what becomes of them to the sink.
+    """A run: it takes rows from the source to the API, and their outcomes to the sink.
 
     Attributes:
         totals: The number of rows by outcome, those of earlier runs included.
@@ -193,7 +193,7 @@ class Job(Interruptible, Generic[V]):
         noun: str = "row",
         quiet: bool = False,
     ) -> None:
-        # In the order in which they are told.
+        # In the order in which the summary shows them.
         kinds: tuple[Kind, ...] = (done, "rejected", "unknown", "not_attempted")
         self.totals: Counter[str] = Counter(dict.fromkeys(kinds, 0))
         super().__init__(
@@ -222,7 +222,7 @@ class Job(Interruptible, Generic[V]):
         """Go through the rows.
 
         Raises:
-            InputError: the input cannot be read, or is another than before.
+            InputError: the input cannot be read, or differs from that of the earlier run.
             click.ClickException, click.exceptions.Exit: an outcome could not be written.
         """
         async with client:
@@ -234,7 +234,7 @@ class Job(Interruptible, Generic[V]):
                         async with bulk_run:
                             await self._take_all(bulk_run)
                     finally:
-                        # Left early: by a second Ctrl-C, or what reading the rows raised.
+                        # Left early: by a second Ctrl-C, or an error of the input.
                         await self._take_all(bulk_run)
             finally:
                 self.stopped_by = bulk_run.summary.stopped_by
@@ -284,7 +284,7 @@ class Job(Interruptible, Generic[V]):
 
     @property
     def rejected(self) -> int:
-        """The number of rows to correct; 0 if the run ended early for another reason."""
+        """The number of rows to correct. 0: the run ended early for another reason."""
         # An error that --resume sends rows again after rejected some as well.
         status = getattr(self.stopped_by, "status_code", None)
         sent_again = self.stopped_by is not None and (status is None or status in NOT_OF_THE_ROW)

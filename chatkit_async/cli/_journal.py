@@ -90,7 +90,7 @@ class History:
             raise ValueError("the rows before it are missing")
 
     def state(self, index: int) -> State | None:
-        """Return the state of a row; None if the journal has no record of it."""
+        """Return the state of a row. None: the journal has no record of it."""
         return State(self._states[index]) if index < len(self) else None
 
     def is_of(self, row: Row[object]) -> bool:
@@ -119,7 +119,7 @@ class Header:
     defaults: int | None
 
     def encode(self) -> bytes:
-        """The header as a line."""
+        """Return the header as a line."""
         return _line(
             {
                 "record": "header",
@@ -138,7 +138,7 @@ class Header:
         """Read a header.
 
         Raises:
-            ValueError: it is none, or of another format.
+            ValueError: the record is not a header, or has another format.
         """
         if record["record"] != "header":
             raise ValueError("it does not begin with a header")
@@ -174,7 +174,7 @@ class Journal(LineFile):
 
         Raises:
             click.UsageError: it exists already, or is of another run.
-            LineFileError: it cannot be opened, is none, or is in use.
+            LineFileError: it cannot be opened, is not a journal, or is in use.
         """
         self.history = History()
         self.header = header
@@ -206,7 +206,7 @@ class Journal(LineFile):
         self.append(self.header.encode())
 
     def _load(self, file: BinaryIO) -> int:
-        """Read the records; return the length of those that are whole."""
+        """Read the records, and return the size of the complete ones."""
         header, end = self.header, 0
         for line, record, _ in read_journal(file, self._path, self.history):
             if not end:
@@ -240,7 +240,7 @@ def read_journal(
     A torn line at the end is left out.
 
     Raises:
-        LineFileError: it is no journal, or damaged.
+        LineFileError: it is not a journal, or it is damaged.
     """
     now = time.time()
     for number, line in enumerate(file, 1):
@@ -249,7 +249,7 @@ def read_journal(
             if record is None:
                 # Only the last line can be torn; of the first one enough has to be there.
                 if line.endswith(b"\n"):
-                    raise ValueError("the line is no JSON object")  # noqa: TRY301 - told of below
+                    raise ValueError("the line is not a JSON object")  # noqa: TRY301 - see below
                 if number == 1 and not line.startswith(_HEADER_START[: len(line)]):
                     raise ValueError("it does not begin with a header")  # noqa: TRY301
                 return
@@ -258,7 +258,7 @@ def read_journal(
             state = None if number == 1 else _take(history, record, now)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise LineFileError(
-                f"{path} is no journal that can be resumed: line {number}: {_said(error)}. "
+                f"{path} is not a journal that can be resumed: line {number}: {_said(error)}. "
                 "Nothing was changed."
             ) from None
         yield line, record, state
@@ -270,7 +270,7 @@ def read_journal(
 def outcome_record(
     row: Row[object], outcome: Outcome[object, Any], *, show_secret: bool
 ) -> dict[str, object]:
-    """The record of an outcome."""
+    """Return the record of an outcome."""
     record: dict[str, object] = {
         "record": "outcome",
         "index": row.index,
@@ -310,14 +310,14 @@ def error_record(error: ChatKitError) -> dict[str, object]:
 
 
 def _take(history: History, record: Mapping[str, object], now: float) -> State:
-    """Take a record into the history; return its row's state.
+    """Take a record into the history, and return its row's state.
 
     Raises:
-        ValueError, KeyError, TypeError, OverflowError: it is none.
+        ValueError, KeyError, TypeError, OverflowError: it is not a record of a row.
     """
     index = record["index"]
     if type(index) is not int:
-        raise ValueError("its index is no whole number")
+        raise ValueError("its index is not a whole number")
     fingerprint = int(cast("str", record["fingerprint"]), 16)
     match record["record"]:
         case "intent":

@@ -80,7 +80,7 @@ class LineFile(ABC):
         self.size += len(line)
 
     def take_back(self, size: int) -> None:
-        """Remove what was written after the file had a size; the next line tells of a failure."""
+        """Cut the file back to an earlier size. The next `append` raises if that failed."""
         try:
             os.ftruncate(self._descriptor, size)
             self.size = size
@@ -88,7 +88,7 @@ class LineFile(ABC):
             self._failure = reason(error)
 
     def sync(self) -> None:
-        """Flush to disk what was written, in any thread; the next line tells of a failure."""
+        """Flush to disk what was written, in any thread. The next `append` raises if that failed."""
         with self._syncing:
             if self._descriptor < 0:
                 return
@@ -98,10 +98,10 @@ class LineFile(ABC):
                 self._failure = reason(error)
 
     def close(self) -> None:
-        """Flush it to disk, and let others have it.
+        """Flush the file to disk, and unlock it.
 
         Raises:
-            LineFileError: it was not written whole.
+            LineFileError: it could not be written completely.
         """
         self.sync()
         self._failure = self._failure or self._damage()
@@ -111,14 +111,14 @@ class LineFile(ABC):
         if self._failure is not None:
             raise self._error(self._failure)
 
-    # For what the lines are -----------------------------------------------------------------------
+    # For subclasses -------------------------------------------------------------------------------
 
     @abstractmethod
     def _load(self, file: BinaryIO) -> int:
-        """Read what there is; return how many bytes of it are whole.
+        """Read the file, and return the size of its complete lines.
 
         Raises:
-            click.ClickException: the file has other content. Nothing is changed of it then.
+            click.ClickException: the file has other content. It is not changed.
         """
 
     @abstractmethod
@@ -175,7 +175,7 @@ class LineFile(ABC):
     # Writing --------------------------------------------------------------------------------------
 
     def _damage(self) -> str | None:
-        """Return what another program did to the file; None: nothing."""
+        """Return what another program did to the file. None: nothing."""
         status = os.fstat(self._descriptor)
         if not status.st_nlink:
             return "it was deleted during the run"
@@ -188,7 +188,7 @@ class LineFile(ABC):
 
 
 def reason(error: OSError) -> str:
-    """Return why the system refused."""
+    """Return the reason of the operating system."""
     return error.strerror or str(error)
 
 

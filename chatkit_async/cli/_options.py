@@ -50,12 +50,12 @@ def _log(context: click.Context, _parameter: click.Parameter, wanted: bool) -> N
         logger.removeHandler(handler)
         logger.setLevel(level)
 
-    # Not the command's own end: what it raised is still to be told of then.
+    # Not at the end of the command itself: its error has not been shown by then.
     context.find_root().call_on_close(end)
 
 
 def _use_base_url(context: click.Context, _parameter: click.Parameter, url: str | None) -> None:
-    """Let the option count for the variable, as everything reads that."""
+    """Set OPENAI_BASE_URL to the option for this command."""
     if url is None:
         return
     context.meta[BASE_URL_OPTION] = url
@@ -65,7 +65,7 @@ def _use_base_url(context: click.Context, _parameter: click.Parameter, url: str 
 
 
 def base_url_option(command: F) -> F:
-    """Add `--base-url`, which takes effect by itself."""
+    """Add `--base-url`, which sets the base URL of the whole command."""
     return click.option(
         "--base-url",
         expose_value=False,
@@ -76,7 +76,7 @@ def base_url_option(command: F) -> F:
 
 
 def debug_option(command: F) -> F:
-    """Add `--debug`, which takes effect by itself."""
+    """Add `--debug`, which sets up logging for the whole command."""
     return click.option(
         "--debug",
         is_flag=True,

@@ -77,12 +77,12 @@ def printable_lines(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things, for people."""
+    """Return a number of things for people, such as `2 rows`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def without_secrets(text: str) -> str:
-    """The text without the key, and without what looks like a credential."""
+    """Return a text without the key, and without what looks like a credential."""
     return mask_text(text, _keys())
 
 
@@ -91,7 +91,7 @@ def _keys() -> list[str]:
 
 
 def masked(credential: str) -> str:
-    """A credential's kind and its end."""
+    """Return the prefix and the end of a credential, with a mask between them."""
     kind = cast("re.Match[str]", _KIND.match(credential))[0]
     return kind + MASK + (credential[-4:] if len(credential) >= _TELLING_LENGTH else "")
 

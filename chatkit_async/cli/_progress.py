@@ -88,7 +88,7 @@ class Progress:
             self._drawn = False
 
     def text(self, width: float = float("inf")) -> str:
-        """Return the numbers; the less important are left out until they fit the width."""
+        """Return the numbers as text, without the least important if the width is too small."""
         now, sent = self._clock(), self.kinds.total()
         self._samples.append((now, sent))
         then, sent_then = self._samples[0]

@@ -83,7 +83,7 @@ class Row(Generic[V_co]):
 
     @cached_property
     def fingerprint(self) -> int:
-        """64 bits that tell if it is still the same row."""
+        """64 bits that identify the content of the row."""
         return fingerprint_of(self.value if self.raw is None else self.raw)
 
 
@@ -91,7 +91,7 @@ class Decoder(Protocol[V_co]):
     """Makes values of lines."""
 
     def take(self, line: bytes, number: int) -> Row[V_co] | None:
-        """Take the next line; returns what ends with it."""
+        """Take the next line, and return the row that ends with it."""
 
     def end(self) -> None:
         """Raise InputError if the input cannot end here."""
@@ -103,8 +103,8 @@ class Rows(Generic[V]):
     Lines end with a line feed, a carriage return, or both.
 
     Attributes:
-        read: How many bytes of the input became rows, about.
-        index: How many rows were given.
+        read: The approximate number of bytes of the input that became rows.
+        index: The number of rows so far.
     """
 
     def __init__(self, decoder: Decoder[V]) -> None:
@@ -120,10 +120,10 @@ class Rows(Generic[V]):
         self._line = 0
 
     def feed(self, data: bytes) -> Iterator[Row[V]]:
-        """Take the next bytes; yields the rows that end in them.
+        """Take the next bytes, and yield the rows that end in them.
 
         Raises:
-            InputError: it is no text, or none that can be read.
+            InputError: the input is not text that can be read.
         """
         self._fed += len(data)
         text = self._decoded(data)
@@ -187,7 +187,7 @@ class Rows(Generic[V]):
 
 
 def fingerprint_of(value: object) -> int:
-    """64 bits of a JSON value, whatever the order of its keys."""
+    """Return 64 bits that identify a JSON value, whatever the order of its keys."""
     return int.from_bytes(blake2b(_canonical(value).encode(), digest_size=8).digest(), "big")
 
 
@@ -198,12 +198,12 @@ class Stream(Protocol):
     """A file of bytes, a pipe, or standard input."""
 
     def read1(self, size: int, /) -> bytes:
-        """Read what there is, up to a size; nothing at the end."""
+        """Read what there is, up to a size. Return nothing at the end."""
         ...
 
 
 def read(stream: Stream) -> bytes:
-    """Read the next bytes; none at the end.
+    """Read the next bytes. Return none at the end.
 
     Raises:
         InputError: it cannot be read.
@@ -488,7 +488,7 @@ def _unreadable(line: int, content: bytes, said: str) -> Row[Values]:
 
 
 def _guessed(name: str, field: str, free: list[str]) -> tuple[str, ...]:
-    """Say that a field is unknown, and the options that would help; take the guess from `free`."""
+    """Return the problem of an unknown field, and options that help. Take the guess from `free`."""
     said = f"unknown column {_shown(field)}"
     for guess in get_close_matches(_folded(field), free, 1):
         free.remove(guess)
@@ -506,7 +506,7 @@ def _listed(texts: Sequence[str], separator: str = ", ") -> str:
 
 
 def _column(name: str) -> tuple[tuple[str, ...], Cell] | None:
-    """Return the path of a column's field and the reader of its cells; None: it is no field."""
+    """Return the path of a column's field and the reader of its cells. None: unknown field."""
     if variable := _VARIABLE.fullmatch(name.strip()):
         path = ("workflow", "state_variables", variable["name"])
         return path, number_or_bool if variable["json"] else str
@@ -567,7 +567,7 @@ def _read_object(path: Path) -> Values:
 
 
 def problems_of_create(values: Values) -> tuple[Problem, ...]:
-    """What keeps a session from being created of these values."""
+    """Return the problems of the values of a session to create."""
     # Most rows of a sheet are alike but for their users, so that one check can serve for many.
     alike = "" if text_problem(values.get("user")) else repr({**values, "user": ""})
     if alike in _good:
@@ -604,7 +604,7 @@ class IdDecoder:
             raise InputError(f"line 1 names columns: {_NOT_FOR_CANCEL}")
         if text[0] not in '{"':
             wrong = _IN_NO_ID.search(text) is not None
-            problems = (("id", f"is no session id: {_NOT_FOR_CANCEL}"),) if wrong else ()
+            problems = (("id", f"is not a session id: {_NOT_FOR_CANCEL}"),) if wrong else ()
             return Row(number, text, problems)
         try:
             value: object = json.loads(text)
@@ -636,7 +636,7 @@ def _names_columns(text: str) -> bool:
 
 
 def problems_of_cancel(session_id: str) -> tuple[Problem, ...]:
-    """What keeps a session from being cancelled by this id."""
+    """Return the problems of the id of a session to cancel."""
     return _problems(lambda: cancel_session(session_id, {}))
 
 

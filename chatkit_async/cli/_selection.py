@@ -1,4 +1,4 @@
-"""Which conversations a command is for, and in which project."""
+"""The selection of the threads that a command is for, and the project they belong to."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, given: str | None) -> int | None:
-    """Return Unix seconds."""
+    """Return a date in Unix seconds."""
     if given is None:
         return None
     try:
@@ -69,7 +69,7 @@ class Selection:
         users: A file of users.
         ids: A file of ids.
         since: The earliest time of creation, in Unix seconds.
-        until: The time of creation that all of them precede.
+        until: The time, in Unix seconds, that all of them were created before.
     """
 
     user: str | None
@@ -102,7 +102,7 @@ class Selection:
             pass
 
     def each_user(self) -> Iterator[str | None]:
-        """Return the users, each once; None: all users."""
+        """Return the users, each once. None: all users."""
         if self.users is None:
             yield self.user
             return
@@ -133,7 +133,7 @@ class Selection:
         return self.since is not None and at is not None and at < self.since
 
     def fits(self, thread: ChatKitThread) -> bool:
-        """Return True if a thread may be one of them, as far as it says itself."""
+        """Return True if a thread may be selected, by its own fields."""
         at: int | None = getattr(thread, "created_at", None)
         is_too_new = self.until is not None and at is not None and at >= self.until
         is_of_another = self.user is not None and getattr(thread, "user", None) != self.user
@@ -149,7 +149,7 @@ def _rows(path: Path, decoder: Decoder[V]) -> Iterator[Row[V]]:
 
 
 def project() -> dict[str, str]:
-    """Return which project's threads the key in the environment sees."""
+    """Return the names and values that tell which project's threads the key sees."""
     settings = Settings.resolve({})
     return {
         "base_url": settings.base_url,

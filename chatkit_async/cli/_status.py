@@ -52,7 +52,7 @@ class Report:
         """Read a journal, which a run may be writing.
 
         Raises:
-            LineFileError: it cannot be read, or is no journal.
+            LineFileError: it cannot be read, or is not a journal.
         """
         self.failures: dict[int, Failure] = {}
         self.first_line = 0
@@ -89,7 +89,7 @@ class Report:
         )
 
     def data(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the summary as JSON."""
         states = self._history.counts()
         kinds = Counter({self._done: states[State.DONE] + states[State.EXPIRED]})
         kinds.update(failure.kind for failure in self.failures.values())
@@ -109,7 +109,7 @@ class Report:
         }
 
     def text(self) -> Iterator[str]:
-        """Yield it in lines for people."""
+        """Yield the summary for people, line by line."""
         data = self.data()
         kinds = ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in data["kinds"].items())
         yield f"{data['command']} {data['input']}, against {data['base_url']}"

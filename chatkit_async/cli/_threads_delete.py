@@ -45,10 +45,10 @@ from chatkit_async.options import OMITTED, Attempt
 from chatkit_async.secret import printable
 
 SESSION_LIFETIME = 600.0
-"""Seconds after which a session has expired that the API created."""
+"""Seconds after which a session has expired, at the latest."""
 
 POLL_INTERVAL = 15.0
-"""Seconds between two looks for threads that appeared."""
+"""Seconds between two requests for threads that appeared."""
 
 CONCURRENCY = 16
 MAX_SHOWN = 10
@@ -135,7 +135,7 @@ class Record(LineFile):
 
 @attrs.frozen(kw_only=True)
 class Deletion:
-    """What the command was told."""
+    """A deletion: it finds the threads, deletes them, and looks for new ones."""
 
     selection: Selection
     export: Path | None
@@ -175,7 +175,7 @@ class Deletion:
     async def _wanted(
         self, client: AsyncChatKit
     ) -> AsyncIterator[tuple[ChatKitThread | str, str | None]]:
-        """Return threads or ids; of an export, each with the id of its newest item."""
+        """Return threads or ids, and for an export the id of the newest item of each."""
         if self.export is not None:
             with self.export.open("rb") as file:
                 for part, _ in read_parts(file, self.export):
@@ -219,7 +219,7 @@ class Deletion:
     # The deletion ---------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete threads; return the exit code."""
+        """Delete threads, and return the exit code."""
         rows = BytesIO("".join(f"{json.dumps(one)}\n" for one in ids).encode())
         job = Job(
             Source(IdDecoder(), rows, None),
@@ -243,7 +243,7 @@ class Deletion:
         return job.exit_code
 
     def finish(self, code: int) -> int:
-        """Delete what appeared meanwhile, until no user has a thread; return the exit code.
+        """Delete what appeared meanwhile until no user has a thread, and return the exit code.
 
         Args:
             code: The exit code of the deletion. If it is not 0, what is left is only counted.
@@ -294,7 +294,7 @@ def _time(seconds: float) -> str:
 
 
 def _days(_context: click.Context, _parameter: click.Parameter, given: str | None) -> int | None:
-    """Return seconds."""
+    """Return the seconds of a number of days such as `30d`."""
     if given is None:
         return None
     if (found := _DAYS.fullmatch(given)) is None:
@@ -352,8 +352,8 @@ def delete(
 ) -> None:
     """Delete threads with their items and attachments. This cannot be undone.
 
-    It shows what it found and asks first. Of a user, it also deletes what appears meanwhile, until
-    sessions of before can no longer write, and ends with an empty list.
+    It shows what it found and asks first. With --user or --users, it also deletes threads that
+    appear meanwhile, until earlier sessions have expired, and ends with an empty list.
 
     \b
       chatkit-async threads delete --user ada --yes --no-wait

@@ -40,15 +40,15 @@ CONCURRENCY = 16
 """Threads that are fetched at a time, by default."""
 
 TIMEOUT = 300.0
-"""Seconds for each request, by default: many pauses for the rate limit fit in."""
+"""Seconds for each request, by default: enough for many pauses for the rate limit."""
 
 MAX_RETRIES = 5
 
 MAX_COUNTED_USERS = 10_000
-"""Users whose threads are counted apart, so that memory stays bounded."""
+"""Users whose threads are counted separately, so that memory stays bounded."""
 
 MAX_SHOWN_USERS = 10
-"""Users whose threads are shown apart."""
+"""Users whose threads are shown separately."""
 
 OF_THE_THREAD = (NotFoundError, InternalServerError, APIResponseError)
 """Errors that concern one thread. After any other, the rest would fail too."""
@@ -56,7 +56,7 @@ OF_THE_THREAD = (NotFoundError, InternalServerError, APIResponseError)
 
 @attrs.frozen
 class Fetched:
-    """A thread with the first page of its items, or the error that it came to."""
+    """A thread with the first page of its items, or the error of fetching them."""
 
     thread_id: str
     thread: ChatKitThread | None = None
@@ -100,7 +100,7 @@ class Export(Interruptible):
         self._concurrency = concurrency
         self._fanout: Fanout[ChatKitThread | str, Fetched | None] | None = None
         self._selected = 0  # threads that were listed or named, also those that the sink has
-        self._has_all = False  # it knows all of them
+        self._has_all = False  # True once the last of them was listed or named
         self._done = 0
         self._request_id: str | None = None  # of the last page of a list
 
@@ -201,7 +201,7 @@ class Export(Interruptible):
             self.stopped_by = error
             cast("Fanout[Any, Any]", self._fanout).stop()
 
-    # What is told ---------------------------------------------------------------------------------
+    # Reports --------------------------------------------------------------------------------------
 
     def _total(self) -> tuple[int, bool] | None:
         return (self._selected, True) if self._has_all else None
@@ -225,7 +225,7 @@ class Export(Interruptible):
         return 0 if self.is_complete else PARTIAL
 
     def summary(self) -> dict[str, object]:
-        """Return what came of it, as JSON."""
+        """Return the summary as JSON."""
         counts = self._sink.counts
         return {
             "complete": self.is_complete,
@@ -242,7 +242,7 @@ class Export(Interruptible):
         }
 
     def lines(self) -> Iterator[str]:
-        """Return what came of it, for people."""
+        """Return the summary for people, line by line."""
         counts, failed = self._sink.counts, self.totals["failed"]
         said = f"{counted(counts['threads'], 'thread')} exported"
         said += f", {failed:,} failed" if failed else ""

@@ -287,9 +287,9 @@ def test_a_run_is_resumed_as_what_it_is(path, change, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"user,workflow\nada,wf_1\n", "line 1: the line is no JSON object"),
+        (b"user,workflow\nada,wf_1\n", "line 1: the line is not a JSON object"),
         (b"hello", "line 1: it does not begin with a header"),
-        (b"[]\n", "line 1: the line is no JSON object"),
+        (b"[]\n", "line 1: the line is not a JSON object"),
         (b"{}\n", "line 1: it has no 'record'"),
         (b'{"record": "intent"}\n', "line 1: it does not begin with a header"),
         (
@@ -313,11 +313,14 @@ def test_a_file_that_is_no_journal_is_left_as_it_is(path, content, said):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ("{", "the line is no JSON object"),
-        ("\0\0\0", "the line is no JSON object"),
-        ("[" * 100_000, "the line is no JSON object"),
+        ("{", "the line is not a JSON object"),
+        ("\0\0\0", "the line is not a JSON object"),
+        ("[" * 100_000, "the line is not a JSON object"),
         ('{"record": "intent"}', "it has no 'index'"),
-        ('{"record": "intent", "index": true, "fingerprint": "0"}', "its index is no whole number"),
+        (
+            '{"record": "intent", "index": true, "fingerprint": "0"}',
+            "its index is not a whole number",
+        ),
         ('{"record": "intent", "index": 0, "fingerprint": 5}', "can't convert non-string"),
         ('{"record": "intent", "index": 0, "fingerprint": "x"}', "invalid literal"),
         ('{"record": "intent", "index": 0, "fingerprint": "-1"}', "convert negative"),

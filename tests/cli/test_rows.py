@@ -598,7 +598,7 @@ def test_ids_stand_alone_or_in_json():
 def test_what_cannot_be_an_id_is_a_problem(line):
     rows = rows_of(IdDecoder(), f"cksess_1\n{line}\n")
     said = "is this the input of `bulk create`? Give the output file of that run instead"
-    assert problems(rows) == [(2, "id", f"is no session id: {said}")]
+    assert problems(rows) == [(2, "id", f"is not a session id: {said}")]
 
 
 @pytest.mark.parametrize(

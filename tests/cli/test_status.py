@@ -140,7 +140,7 @@ HEADER = (
     [
         (None, "cannot read out.jsonl: No such file or directory"),
         ("", "out.jsonl is empty"),
-        ("user\nada\n", "out.jsonl is no journal that can be resumed: line 1: "),
+        ("user\nada\n", "out.jsonl is not a journal that can be resumed: line 1: "),
         (
             HEADER + '{"record": "intent", "index": 0, "fingerprint": "0"}\n',
             "out.jsonl is damaged",
