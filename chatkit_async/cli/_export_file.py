@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 from urllib.parse import quote
 
 import attrs
@@ -153,33 +152,6 @@ class Ids:
         return True
 
 
-class Sink(Protocol):
-    """A destination of exported threads.
-
-    Attributes:
-        counts: The numbers of `threads`, `items`, `attachments`, and attachments `without_preview`.
-    """
-
-    counts: Counter[str]
-
-    def add(self, thread_id: str) -> bool:
-        """Note that a thread is about to be fetched. Return False if it is there already."""
-        ...
-
-    async def write(self, thread: ChatKitThread, page: AsyncPage[ChatKitThreadItem]) -> None:
-        """Write a thread, with the first page of its items and all later ones.
-
-        Raises:
-            ChatKitError: a later page could not be read. Nothing of the thread is left.
-            LineFileError: it cannot be written.
-        """
-        ...
-
-    def sync(self) -> None:
-        """Flush to disk what was written."""
-        ...
-
-
 def counts_of(items: Sequence[ChatKitThreadItem]) -> Counter[str]:
     """Return the numbers of items, attachments, and attachments without a preview."""
     counts = Counter(items=len(items))
@@ -207,7 +179,11 @@ async def parts_from(
 
 
 class ExportFile(LineFile):
-    """An open export of JSON lines."""
+    """An open export of JSON lines.
+
+    Attributes:
+        counts: The numbers of `threads`, `items`, `attachments`, and attachments `without_preview`.
+    """
 
     def __init__(self, path: Path, *, resume: bool, fits: Callable[[ChatKitThread], bool]) -> None:
         """Open an export.
@@ -227,11 +203,16 @@ class ExportFile(LineFile):
         super().__init__(path, resume=resume)
 
     def add(self, thread_id: str) -> bool:
-        """See `Sink`."""
+        """Note that a thread is about to be fetched. Return False if it is there already."""
         return self._ids.add(thread_id)
 
     async def write(self, thread: ChatKitThread, page: AsyncPage[ChatKitThreadItem]) -> None:
-        """See `Sink`."""
+        """Write a thread, with the first page of its items and all later ones.
+
+        Raises:
+            ChatKitError: a later page could not be read. Nothing of the thread is left.
+            LineFileError: it cannot be written.
+        """
         start, counts = self.size, Counter(threads=1)
         try:
             async for part in parts_from(thread, page):
@@ -263,7 +244,11 @@ class ExportFile(LineFile):
 
 
 class MarkdownFolder:
-    """A folder with a folder for each user and a file for each thread."""
+    """A folder with a folder for each user and a file for each thread.
+
+    Attributes:
+        counts: As in an `ExportFile`, but of earlier runs the `threads` alone.
+    """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         """Open the folder.
@@ -288,23 +273,12 @@ class MarkdownFolder:
                 self._names.add(file.stem)
                 self.counts["threads"] += 1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing is open between two threads."""
-
     def add(self, thread_id: str) -> bool:
-        """See `Sink`."""
+        """Do as an `ExportFile` does."""
         return self._names.add(_file_name(thread_id))
 
     async def write(self, thread: ChatKitThread, page: AsyncPage[ChatKitThreadItem]) -> None:
-        """See `Sink`."""
+        """Do as an `ExportFile` does."""
         counts = Counter(threads=1)
         with self._errors():
             folder = self._path / _file_name(getattr(thread, "user", None) or "unknown user")
@@ -344,3 +318,7 @@ def _file_name(text: str) -> str:
         return name
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return f"{name[: MAX_NAME_LENGTH - len(digest) - 1]}-{digest}"
+
+
+Sink: TypeAlias = ExportFile | MarkdownFolder
+"""Where threads are exported to."""

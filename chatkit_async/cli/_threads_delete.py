@@ -249,6 +249,8 @@ class Deletion:
             code: The exit code of the deletion. If it is not 0, what is left is only counted.
         """
         end = self.started + SESSION_LIFETIME if self.wait and not code else 0.0
+        if end:
+            note(f"Looking for what sessions still write, until {_time(end)}. Ctrl-C ends it.")
         while True:
             left, empty = run(self._left())
             if left and code:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -333,12 +334,13 @@ def export(
     selection.check()
     where = project()
     client = AsyncChatKit(timeout=timeout, max_retries=MAX_RETRIES)  # refuses wrong settings
-    sink: ExportFile | MarkdownFolder
-    if output_format == "markdown":
-        sink = MarkdownFolder(output, resume=resume)
-    else:
-        sink = ExportFile(output, resume=resume, fits=selection.fits)
-    with sink:
+    with ExitStack() as stack:
+        sink: Sink
+        if output_format == "markdown":
+            sink = MarkdownFolder(output, resume=resume)
+        else:
+            file = ExportFile(output, resume=resume, fits=selection.fits)
+            sink = stack.enter_context(file)
         work = Export(client, sink, selection, concurrency=concurrency, quiet=quiet)
         try:
             run(work.work(), on_interrupt=work.interrupt)

@@ -184,6 +184,7 @@ def test_deletion_includes_what_appears_meanwhile(invoke, emulator, tmp_path, mo
     result = invoke(*DELETE[:-1], f"--users={people}", f"--record={record}")
     assert result.exit_code == 0, result.stderr
     assert set(left(emulator)) == {"cthr_3", "the end"}
+    assert "Looking for what sessions still write, until " in result.stderr
     assert of_kind(records(record), "appeared") == ["cthr_new", "cthr_newer"]
     assert len(of_kind(records(record), "deleted")) == 6
     assert [line["user"] for line in records(record)[-2:]] == ["ada", "bob"]
