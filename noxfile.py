@@ -235,7 +235,7 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run every sweep of the tests in full.
+    """Run every sweep of the tests in full, and what is tested by random examples with many more.
 
     With arguments, play stories of client and emulator: -- --seed N tells one, -- --seeds 100000
     plays many.
@@ -246,7 +246,9 @@ def soak(session: nox.Session) -> None:
         session.run("python", "-P", "-m", "simulation", *session.posargs)
     else:
         every = {"SWEEP_STRIDE": "1"}
-        session.run("python", "-P", "-m", "pytest", "-m", "sweep", "-n", "auto", env=every)
+        session.run(
+            "python", "-P", "-m", "pytest", "-m", "sweep or hypothesis", "-n", "auto", env=every
+        )
 
 
 @nox.session

@@ -23,11 +23,14 @@ from programs import Programs
 import chatkit_async
 from chatkit_async.emulator import Emulator
 
+SOAK = "SWEEP_STRIDE" in os.environ
+
 # No limit depends on the machine's speed. In CI the examples are the same every time, so that a
 # failure comes from the change; elsewhere they are new, with a blob to repeat a failing one.
 hypothesis.settings.register_profile(
     "default",
     deadline=None,
+    max_examples=1000 if SOAK else 40,
     derandomize="CI" in os.environ,
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],

@@ -135,7 +135,6 @@ MODELS = st.builds(
 )
 
 
-@settings(max_examples=150)
 @given(model=MODELS, starts=STARTS)
 def test_no_wait_is_cut_short(model, starts):
     model.play(starts)
@@ -145,7 +144,6 @@ def test_no_wait_is_cut_short(model, starts):
         assert not [sent for sent, _, _ in model.sent if heard < sent < ends - A_LITTLE]
 
 
-@settings(max_examples=150)
 @given(model=MODELS, starts=STARTS)
 def test_no_two_attempts_go_in_one_instant_while_paced(model, starts):
     model.play(starts)
@@ -154,7 +152,6 @@ def test_no_two_attempts_go_in_one_instant_while_paced(model, starts):
     assert all(earlier < later for earlier, later in pairwise(paced))
 
 
-@settings(max_examples=150)
 @given(model=MODELS, starts=STARTS)
 def test_whoever_waits_gets_a_turn_and_the_earliest_call_first(model, starts):
     model.play(starts)  # which checks each turn
