@@ -1,8 +1,8 @@
 """Load an export of conversations into a ChatKit server of your own, built with `openai-chatkit`.
 
-Ids and times are kept. What the server has already is left as it is, so a run can be repeated. The
-API's types are close to the server's, but not equal: what does not fit is returned, as the id of a
-thread or item and a sentence.
+Ids and times are kept. Threads and items that the server already has are not changed, so a run can
+be repeated. The types of the API differ from those of the server. For each item that does not fit,
+`load` yields its id and a sentence.
 """
 
 import json
@@ -64,7 +64,7 @@ def moment(seconds: int) -> datetime:
 
 
 def thread_fields(thread: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the server's thread. It has no user: that is the context's."""
+    """Return the fields of the server's thread, which has no user: the context has it."""
     return {
         "id": thread["id"],
         "title": thread["title"],
@@ -77,7 +77,7 @@ def item_fields(item: Mapping[str, Any], misfits: list[str]) -> dict[str, Any]:
     """Return the fields of the server's item.
 
     Raises:
-        ValueError, KeyError: There is no such item.
+        ValueError, KeyError: The server has no such type of item.
     """
     kind = item["type"].removeprefix("chatkit.")
     fields = {name: item[name] for name in ("id", "thread_id")}
