@@ -24,18 +24,18 @@ WIDTH = 96
 HEAD = """\
 # Messages
 
-For whoever found one in a log: what each failure of a call says, what it means, and what to do.
-The class is in front, as at the end of a traceback; [Errors](errors.md) has what else it carries.
+This page lists the message of each failure of a call, its meaning, and what to do.
+The class comes first, as at the end of a traceback. [Errors](errors.md) lists the attributes of each class.
 
-In brackets are the attempts that were made, the seconds from the start of the call, the API's id of the last request, and what the layer below said, here cut to `...`.
-Whatever can be tried again has been tried again, `max_retries` times, before you see it.
-These are printed by the tests, one for each way to fail that they put the client through.
+In brackets are the number of attempts, the seconds from the start of the call, the API's id of the last request, and the cause from the layer below, here cut to `...`.
+A failure that can be retried was retried `max_retries` times before its error is raised.
+The messages are printed by the tests, one for each failure that they put the client through.
 """
 
 
 @attrs.frozen
 class Section:
-    """Faults that mean the same to whoever meets them."""
+    """Faults with the same meaning and the same advice."""
 
     title: str
     faults: tuple[str, ...]
@@ -57,7 +57,7 @@ SECTIONS = [
         "The request is refused",
         ("400", "400, should retry", "418", "422", "425"),
         "The API, or a proxy in between, understood the request and objects to it. `error.param` and `error.body` have what it said.",
-        "Correct the arguments. Limits are in [The API's fields](api-fields.md). Trying again does not help.",
+        "Correct the arguments. Limits are in [The API's fields](api-fields.md). A retry does not help.",
     ),
     Section(
         "The key is refused",
@@ -66,10 +66,10 @@ SECTIONS = [
         "Check `OPENAI_API_KEY`, and the key's permissions; `chatkit-async doctor` says which key is used.",
     ),
     Section(
-        "There is no such workflow or session",
+        "The workflow or session is not found",
         ("404",),
-        "For this key's project it does not exist. It may exist in another project.",
-        "Check the id, and that the key is of the project the workflow was made in. The path can be wrong too: `base_url` ends with `/v1`. What is known about the end of hosted workflows is in [The state of the hosted service](../explanation/hosted-service.md).",
+        "It does not exist in this key's project. It may exist in another project.",
+        "Check the id, and that the key is of the project of the workflow. The path can be wrong too: `base_url` ends with `/v1`. What is known about the end of hosted workflows is in [The state of the hosted service](../explanation/hosted-service.md).",
     ),
     Section(
         "Too many requests",
@@ -78,14 +78,14 @@ SECTIONS = [
             *("429 until a date gone by", "429 in zero seconds", "429 in negative seconds"),
             *("429 in junk", "429 in an hour"),
         ),
-        "The project's rate limit is used up. The client waited as long as the API asked, if that fitted into `timeout`; a wait that does not fit ends the call at once.",
-        "Send fewer at a time, or allow more `timeout`. `error.retry_after` has the seconds that the API asked for.",
+        "The project's rate limit is used up. The client waited as long as the API asked, if `timeout` allowed it. A longer wait ends the call at once.",
+        "Send fewer requests at a time, or increase `timeout`. `error.retry_after` has the seconds that the API asked for.",
     ),
     Section(
         "The quota is used up",
         ("429 for want of quota",),
         "The project has no credit left, or reached its budget.",
-        "See the project's billing page. Trying again does not help.",
+        "See the project's billing page. A retry does not help.",
     ),
     Section(
         "The API fails",
@@ -93,28 +93,28 @@ SECTIONS = [
             *("408", "409", "500", "500, should not retry", "502", "503", "503 in seconds"),
             *("504", "520"),
         ),
-        "The API, or a proxy in between, is in trouble. A create may have made a session; it expires on its own.",
-        "Try again later, and look at the status page of the API. Its support wants the request id.",
+        "The API, or a proxy in between, failed. A create may have created a session; it expires on its own.",
+        "Try again later, and look at the status page of the API. Give its support the request id.",
     ),
     Section(
-        "The reply is of no use",
+        "The reply is unusable",
         (
             *("empty body", "HTML", "null", "list", "string", "JSON without its end"),
             *("not its charset", "100,000 deep", "gzip bomb", "endless body", "5 MiB of JSON"),
         ),
-        "Something answered with success, and not with a session: a login page, a proxy, another API. After a cancel the message says that the session may have been cancelled.",
-        "Check `base_url`, and what is between you and it.",
+        "The reply has a success status, but no session in it: a login page, a proxy, another API. After a cancel, the message says that the session may have been cancelled.",
+        "Check `base_url`, and any proxy or gateway on the way.",
     ),
     Section(
         "The reply cannot be decoded",
         ("gzip that is none", "brotli", "an encoding with the key"),
-        "The reply is compressed in a way that the client did not ask for, or is not compressed as its `Content-Encoding` says. The API did answer, so a create may have made a session; it was not tried again.",
+        "The reply is compressed in a way that the client did not ask for, or is not compressed as its `Content-Encoding` says. The API did reply, so a create may have created a session, and it was not retried.",
         "Look for a proxy or gateway that compresses replies, or changes their headers. Replies in gzip and deflate are decoded, although the client does not ask for them.",
     ),
     Section(
         "The reply is to another request",
         ("another session",),
-        "Each attempt got a session of another user, or another session than the one to cancel. Something between you and the API mixes up replies, or rewrites the ids in them. No user was given another user's secret.",
+        "Each attempt got a session of another user, or another session than the one to cancel. A proxy or gateway mixes up replies, or rewrites the ids in them. No user was given another user's secret.",
         "Look for a proxy or load balancer that sends a reply twice, and have it fixed. If a gateway of yours rewrites user ids, pass `verify_replies=False`.",
     ),
     Section(
@@ -126,8 +126,8 @@ SECTIONS = [
     Section(
         "The host is not found",
         ("no such host",),
-        "Its name has no address: it is misspelt, or there is no network, or no DNS.",
-        "Check `base_url`; `chatkit-async doctor` looks the name up. Where the way out is a proxy, set `HTTPS_PROXY`.",
+        "Its name has no address: the name is misspelt, or there is no network or DNS.",
+        "Check `base_url`; `chatkit-async doctor` looks the name up. If the network needs a proxy, set `HTTPS_PROXY`.",
     ),
     Section(
         "The connection is refused, reset or closed",
@@ -136,17 +136,17 @@ SECTIONS = [
             *("closed before the reply", "closed within the headers", "stale connection"),
             "plain http to a TLS port",
         ),
-        "Refused: nothing listens there. Reset or closed: something was there and hung up, as a server does that restarts, a firewall, or a port that wants https.",
-        "Check the host, the port and the scheme of `base_url`. A create may have made a session all the same.",
+        "Refused: nothing listens on that port. Reset or closed: the other side ended the connection, as a restarting server, a firewall or a port that expects https does.",
+        "Check the host, the port and the scheme of `base_url`. A create may still have created a session.",
     ),
     Section(
-        "What answers does not speak HTTP",
+        "The reply is not HTTP",
         (
             *("garbage for a status line", "the key for a status line"),
             *("flood of headers", "too long a header"),
         ),
-        "Another service listens on that port, or a gateway adds headers without end.",
-        "Check the port in `base_url`, and what a gateway adds to replies.",
+        "Another service listens on that port, or a gateway adds too many headers.",
+        "Check the port in `base_url`, and the headers that a gateway adds to replies.",
     ),
     Section(
         "No reply in time",
@@ -154,19 +154,19 @@ SECTIONS = [
             *("stuck within the headers", "dribbling headers", "dribbling body"),
             *("stuck within the body", "never a reply", "a handshake without end"),
         ),
-        "The server, or the way to it, is too slow for the limit that the message names. `error.limit` names it too.",
-        "Raise that limit if the API is only slow; see [Timeouts](../howto/timeouts.md). A create may have made a session all the same.",
+        "The server or the network is too slow for the limit in the message, which is also in `error.limit`.",
+        "Increase that limit if the API is only slow; see [Timeouts](../howto/timeouts.md). A create may still have created a session.",
     ),
     Section(
         "The certificate is not trusted",
         ("wrong name", "expired", "untrusted"),
-        "The server is not who it says, or its certificate is of an authority that this machine does not know, or has expired. Nothing was sent, and it was not tried again.",
-        "Check `base_url`, and this machine's clock. The end of the message says which it is; for an authority of your own see [Proxies and TLS](../howto/proxies-and-tls.md).",
+        "The certificate is for another host, is of an authority that this machine does not know, or has expired. Nothing was sent, and the request was not retried.",
+        "Check `base_url`, and this machine's clock. The end of the message has the reason. For an authority of your own, see [Proxies and TLS](../howto/proxies-and-tls.md).",
     ),
     Section(
-        "There is no TLS",
+        "The server does not use TLS",
         ("https to a plain port",),
-        "The base URL says https, and the port answers in something else.",
+        "The base URL says https, but the reply from that port is not TLS.",
         "Check the port; for a server on this machine, `http://` may be right.",
     ),
 ]
