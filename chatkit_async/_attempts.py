@@ -121,7 +121,7 @@ class Limits:
         """Note that the wait at the gate took as long as it may."""
 
     def note_answer(self, now: float) -> None:
-        """Note that the API took a request up."""
+        """Note that the API answered, with anything but a push-back."""
 
     def next_wait(
         self,
@@ -134,7 +134,7 @@ class Limits:
         return decide(error, attempts - 1, self.max_retries, self.time_left(now))
 
     def waits_at_gate_alone(self, error: APIError, elapsed: float) -> bool:  # noqa: ARG002 - likewise
-        """True if the gate's wait is the only one before a retry of an attempt that failed so."""
+        """Return True if the wait at the gate replaces the pause before the retry."""
         return False
 
 

@@ -10,12 +10,12 @@ itself, at the moment it polls. An asynchronous iterable is awaited by one free 
 that worker has its item, it wakes another to await the next. For a blocking run, the thread that
 iterates reads the rows and appends them to the source's queue; the event loop learns of them when
 that thread next calls it. The end of the items is the last entry of the queue, so it comes after
-them, and so does an error from the iterator in that thread.
+them, and so does an error from the iterator in that thread: the items before it are worked on.
 
 The end. Three things stop a fan-out: the end of the items, `stop`, and an error. Then no more items
 are read, the workers that have no item in hand are cancelled, and the others finish their item.
 `close` cancels those too. When all workers have ended, items that were read and never started get
-the result of `skip`, an iterator that was made here is closed, and the fan-out is over. If it
+the result of `skip`, an iterator that was made in the loop is closed, and the fan-out is over. If it
 failed, the error is raised once all results were taken.
 """
 

@@ -16,12 +16,13 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 from weakref import WeakSet, ref
 
+from chatkit_async._fork import leave_to_parent, start_over_in_child
 from chatkit_async._resolver import start_thread
 from chatkit_async._transport import Transport
 from chatkit_async.errors import ChatKitError, ClientClosedError
@@ -56,8 +57,8 @@ class LoopThread:
 
     An exception may be raised at any bytecode of a caller, by a signal handler. So callers hold no
     lock and no Future that others need; what they change, they change in one step; and a thread
-    takes the role of the server on its own. If several callers start a thread at a time, one
-    serves, and the others end.
+    takes the role of the loop's host on its own. If several callers start a thread at a time,
+    one hosts the loop, and the others end.
 
     The thread refers to this object weakly, so that a client that is dropped is noticed. `threading`
     is looked up at use, because gevent may replace its contents after the import.
@@ -75,18 +76,21 @@ class LoopThread:
         self._name = name
         self._reset()
         _loop_threads.add(self)
+        start_over_in_child(self)
 
     def _reset(self) -> None:
         self._waiting = deque[_Call[Any]]()  # calls that have not begun
         self._begun = set[_Call[Any]]()  # used by the loop's thread only
-        self._server_role = threading.Lock()  # taken by a thread that serves, never waited for
+        self._host_role = (
+            threading.Lock()
+        )  # taken by the thread that hosts the loop, never waited for
         self._thread: threading.Thread | None = None
         self._loop = None  # None: calls have to start a thread
         self._stop: Callable[[], object] | None = None
 
     def after_fork(self) -> None:
         """In a forked child, start over: the thread runs in the parent only."""
-        _inherited.append((self._loop, self._stop, self._begun))
+        leave_to_parent(self._loop, self._stop, self._begun)
         self._reset()
 
     # For callers
@@ -151,7 +155,7 @@ class LoopThread:
             raise
 
     def _wake(self) -> None:
-        """Have the calls that wait begin. Start a thread, if none serves."""
+        """Have the calls that wait begin. Start a thread, if none hosts the loop."""
         if (loop := self._loop) is not None:
             _call_soon(loop, self._begin_calls)
             return
@@ -173,9 +177,9 @@ class LoopThread:
 
     # On the thread
 
-    def take_server_role(self) -> bool:
-        """Return True if calls wait, and no other thread serves: then the caller has to serve."""
-        if not self._waiting or not self._server_role.acquire(blocking=False):
+    def take_host_role(self) -> bool:
+        """Return True if calls wait, and no other thread hosts the loop: then the caller has to."""
+        if not self._waiting or not self._host_role.acquire(blocking=False):
             return False
         self._thread = threading.current_thread()
         return True
@@ -195,7 +199,7 @@ class LoopThread:
         for call in left:
             call.end(failure or asyncio.CancelledError())
         self._begun.clear()
-        self._server_role.release()
+        self._host_role.release()
         return bool(left)
 
     def _begin_calls(self) -> None:
@@ -290,7 +294,7 @@ class _Call(Generic[T]):
 
 def _serve_calls(owner: "ref[LoopThread]", transport: Transport) -> None:
     """Serve a `LoopThread`, unless another thread does: what its threads run."""
-    while (this := owner()) is not None and this.take_server_role():
+    while (this := owner()) is not None and this.take_host_role():
         failure: BaseException | None = None
         must_serve = not this.closed
         del this
@@ -303,7 +307,7 @@ def _serve_calls(owner: "ref[LoopThread]", transport: Transport) -> None:
                 failure = error
         was_told = (this := owner()) is not None and this.end_serving(failure)
         del this
-        # As the interpreter ends, asyncio cannot start the thread that ends its executor.
+        # While the interpreter ends, asyncio fails to start the thread that stops its executor.
         if failure is not None and not was_told and threading.main_thread().is_alive():
             raise failure
 
@@ -328,14 +332,6 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) 
 
 _loop_threads = WeakSet[LoopThread]()
 
-_inherited: list[object] = []
-"""In a forked child, what belongs to the parent. It is held, so that nothing finalizes it."""
-
-
-def _after_fork() -> None:
-    for loop_thread in tuple(_loop_threads):
-        loop_thread.after_fork()
-
 
 def _at_exit() -> None:
     for loop_thread in tuple(_loop_threads):
@@ -343,5 +339,3 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-with suppress(AttributeError):  # Windows does not fork
-    os.register_at_fork(after_in_child=_after_fork)

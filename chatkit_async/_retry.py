@@ -45,7 +45,8 @@ def next_wait(
 ) -> Verdict:
     """Return the seconds until the next attempt, or the reason why there is none.
 
-    Where a retry was to be expected, the reason is also noted on the error.
+    If the caller could expect a retry, the reason is also noted on the error. For a row of a bulk
+    run, `bulk.RowLimits` decides which limits count.
 
     Args:
         error: The error of the last attempt.
@@ -54,12 +55,16 @@ def next_wait(
         time_left: Seconds left of the whole call. None: no limit.
         policy: The backoff where the server does not ask for a wait.
         budget: The client's retry budget.
-        random: Returns an even draw from 0 to 1.
+        random: Returns a uniform random number from 0 to 1.
     """
     if not is_transient(error):
-        return _no_retry(error, "forbidden" if _is_forbidden(error) else "not_retryable")
+        if _is_forbidden(error):
+            return _no_retry(error, "forbidden", "the server forbids it (x-should-retry: false)")
+        return Verdict(None, "not_retryable")
     if max_retries is not None and retries_made >= max_retries:
-        return _no_retry(error, "retries_exhausted", retries=max_retries)
+        if max_retries:
+            error.add_note(f"Not retried again: max_retries={max_retries} is used up.")
+        return Verdict(None, "retries_exhausted")
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     if asked is None:
         doubled = 2.0 ** min(retries_made, 1000)  # a float ends at 2.0**1024
@@ -69,31 +74,23 @@ def next_wait(
         # The server's wait is a minimum. The jitter on top keeps clients from coming back at once.
         wait = asked * (1 + 0.1 * random())
     if time_left is not None and wait >= time_left:
-        return _no_retry(error, "deadline", wait=wait)
+        return _no_retry(
+            error,
+            "deadline",
+            f"the next attempt would start in {wait:.1f} s, and this call's timeout ends before that",
+        )
     if not is_push_back(error) and not budget.draw():
-        return _no_retry(error, "budget_exhausted")
+        return _no_retry(
+            error,
+            "budget_exhausted",
+            "the client's retry budget is exhausted because too many recent requests failed",
+        )
     return Verdict(wait)
 
 
-def _no_retry(
-    error: APIError, reason: NotRetried, *, retries: int = 0, wait: float = 0.0
-) -> Verdict:
-    note = {
-        "not_retryable": "",
-        "retries_exhausted": f"Not retried again: max_retries={retries} is used up."
-        * bool(retries),
-        "budget_exhausted": (
-            "Not retried: the client's retry budget is exhausted because too many recent requests "
-            "failed."
-        ),
-        "deadline": (
-            f"Not retried: the next attempt would start in {wait:.1f} s, and this call's timeout "
-            "ends before that."
-        ),
-        "forbidden": "Not retried: the server forbids it (x-should-retry: false).",
-    }[reason]
-    if note:
-        error.add_note(note)
+def _no_retry(error: APIError, reason: NotRetried, said: str) -> Verdict:
+    """Say on an error why its attempt is not retried, although the caller could expect it."""
+    error.add_note(f"Not retried: {said}.")
     return Verdict(None, reason)
 
 
@@ -155,8 +152,8 @@ def is_out_of_quota(error: APIStatusError) -> bool:
 class RetryBudget:
     """A token bucket for a client's retries, which keeps it from tripling the load of an outage.
 
-    A retry takes a token, and a success puts part of one back. Retries after a 429 take none,
-    because they wait for their turn at the rate gate.
+    A retry takes a token, and a success puts part of one back. Retries after a push-back
+    take none, because they wait for their turn at the rate gate.
     """
 
     CAPACITY = 20.0

@@ -29,6 +29,7 @@ from chatkit_async._aiohttp import (
 from chatkit_async._cancellation import run_to_end
 from chatkit_async._checks import described
 from chatkit_async._failures import diagnosis, failure, had_connection
+from chatkit_async._fork import leave_to_parent
 from chatkit_async._protocol import Flaw, Reply
 from chatkit_async._resolver import Resolver, look_up_limit
 from chatkit_async.errors import APIError, APIStatusError, ChatKitError, ClientClosedError, Problem
@@ -181,11 +182,10 @@ class Transport:
         ] = {}
         self._timers: dict[asyncio.AbstractEventLoop, Timers] = {}
         self.closed: bool = False
-        self._inherited: list[object] = []
 
     def after_fork(self) -> None:
         """In a forked child, leave to the parent what is its own: its loops do not run here."""
-        self._inherited += [self._opened, self._timers]  # held, so that nothing finalizes them
+        leave_to_parent(self._opened, self._timers)
         self._opened, self._timers = {}, {}
 
     @property

@@ -184,7 +184,7 @@ class Patience:
         self._over_for_new = False
 
     def note_progress(self, now: float) -> None:
-        """Note that the API took a request up."""
+        """Note that the API answered, with anything but a push-back."""
         self._progress = now
 
     def deadline(self, started: float, *, attempts: int) -> float | None:

@@ -1,19 +1,16 @@
 """AsyncChatKit: a client's arguments, `with_options`, and its lifetime."""
 
-import os
 import ssl as tls
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, Unpack, cast
-from weakref import WeakSet
 
 import aiohttp
 import attrs
 
 from chatkit_async._attempts import Attempts
-from chatkit_async._gate import RateGate
+from chatkit_async._fork import start_over_in_child
 from chatkit_async._protocol import Call
 from chatkit_async._settings import Settings
 from chatkit_async._transport import Transport, not_picklable, running_loop, session_problems
@@ -213,7 +210,7 @@ class AsyncChatKit:
         self._attempts = attempts
         self._base_url = attempts.base_url
         self.sessions = AsyncSessions(self._call, self._call_raw, attempts)
-        _parts.update((attempts.transport, attempts.gate))
+        start_over_in_child(attempts.transport, attempts.gate)
 
     def with_options(self, **options: Unpack[ClientOptions]) -> Self:
         """Return a client with other settings, on the same connections.
@@ -285,16 +282,3 @@ class AsyncChatKit:
             elapsed=done.elapsed,
             result=done.result,
         )
-
-
-_parts = WeakSet[Transport | RateGate]()
-"""The parts of clients that a forked child needs anew."""
-
-
-def _after_fork() -> None:
-    for part in tuple(_parts):
-        part.after_fork()
-
-
-with suppress(AttributeError):  # Windows does not fork
-    os.register_at_fork(after_in_child=_after_fork)

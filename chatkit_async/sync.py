@@ -472,7 +472,7 @@ class _Client(AsyncChatKit):
         return self._base_url
 
     def hand_over(self) -> Transport:
-        """Give the connections away: whoever has them closes them, and warns."""
+        """Hand the connections over: the loop thread closes them, and warns if nobody did."""
         self._owns_transport = False
         return self._attempts.transport
 

@@ -123,7 +123,7 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
     def _on_loop(
         self, method: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Have something done on the loop. The end of a closed client's is the end of the run."""
+        """Run something on the loop. If the client was closed, the loop has ended, and the run with it."""
         try:
             self._loop_thread.run(method, *args, **kwargs)
         except ClientClosedError as error:

@@ -1134,7 +1134,8 @@ def test_a_client_that_could_not_be_made_does_not_warn():
 
 async def test_a_forked_child_starts_anew(client, emulator):
     gate = client._attempts.gate
-    chatkit_async.client._after_fork()
+    for part in (client._attempts.transport, gate):
+        part.after_fork()
 
     await client.sessions.create(**WANTED)
 

@@ -825,7 +825,7 @@ def test_exit_while_a_callable_blocks_the_clients_thread(script):
 def test_a_forked_child_leaves_the_parents_thread_alone(client):
     client.sessions.create(**WANTED)
     parents = dict(vars(client._loop_thread))
-    _loop_thread._after_fork()  # what a fork has the child do
+    client._loop_thread.after_fork()
     _loop_thread._at_exit()
     assert not client._loop_thread.closed
     vars(client._loop_thread).update(parents)

@@ -35,7 +35,7 @@ LAYERS = [
     {"_aiohttp", "_failures", "_resolver"},
     {"_codec", "_settings"},
     {"models", "options"},
-    {"_checks", "_no_proxy", "_cancellation", "_exit_codes"},
+    {"_checks", "_no_proxy", "_cancellation", "_fork", "_exit_codes"},
     {"secret", "errors"},
 ]
 WITHIN_A_LAYER = {
