@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from patience import PATIENCE
 
@@ -894,6 +895,21 @@ def test_a_row_that_is_never_sent_and_cannot_be_written_ends_the_run(
     assert result.stderr.count("rejected, but this could not be written.") == 1
 
 
+def test_outcome_that_stdout_does_not_take_is_undone(invoke, emulator, rows, monkeypatch):
+    def refuse(record):
+        raise click.exceptions.Exit(1)
+
+    monkeypatch.setattr(_job, "write_json", refuse)
+    result = create(invoke, rows(1), output=None)
+    assert result.exit_code == 1
+    assert "1 row: 1 cancelled. 1 attempt in " in result.stderr
+    assert not active(emulator)
+
+
+def test_signal_before_the_work_starts_cancels_it():
+    assert not _job.Interruptible(SimpleNamespace()).interrupt(signal.SIGINT)
+
+
 def test_reader_of_stdout_that_goes_leaves_no_session(start, emulator, rows):
     name = rows(2000)  # more than a pipe holds: some are left to write when the reader has gone
     process = start("bulk", "create", name, "--concurrency", "2")
@@ -940,16 +956,17 @@ def test_the_journal_is_brought_to_the_disk_while_the_run_goes_on(
         assert create(invoke, rows(20), "--concurrency", "1").exit_code == 0
 
 
-def test_now_and_then_it_says_how_it_goes(invoke, emulator, rows, monkeypatch):
+@pytest.mark.parametrize("options", [[], ["--limit", "5"]])
+def test_now_and_then_it_says_how_it_goes(invoke, emulator, rows, monkeypatch, options):
     monkeypatch.setattr(_progress, "LINE_INTERVAL", 0.001)
     emulator.fail(times=None, delay=0.001)
     said = None
     while said is None:  # the machine may be busy: once more
         OUT.unlink(missing_ok=True)
-        result = create(invoke, rows(20), "--concurrency", "1", "--limit", "10")
+        result = create(invoke, rows(9), "--concurrency", "1", *options)
         assert result.exit_code == 0
         said = re.search(
-            r"^\d/10 rows, \d0%, \d created, 1 in flight, \d+/s", result.stderr, re.MULTILINE
+            r"^\d/~?[59] rows, \d+%, \d created, 1 in flight, \d+/s", result.stderr, re.MULTILINE
         )
 
 
