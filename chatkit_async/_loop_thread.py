@@ -171,8 +171,7 @@ class LoopThread:
     def _refuse_own_thread(self) -> None:
         if threading.current_thread() is self._thread:
             raise _OwnLoopError(
-                "this client was used in the thread that serves it, by a key callable or "
-                "on_attempt: it would wait for itself for ever; use another client there"
+                "this client cannot be used by its own key callable or on_attempt: use another one"
             )
 
     # On the thread

@@ -12,7 +12,6 @@ from typing import (
     Final,
     ParamSpec,
     Self,
-    TypeAlias,
     Unpack,
     cast,
 )
@@ -63,7 +62,6 @@ if TYPE_CHECKING:
 __all__ = ["ChatKit", "Sessions", "SessionsWithRawResponse"]
 
 P = ParamSpec("P")
-SessionResponse: TypeAlias = APIResponse[ChatSession]
 
 
 def _threads(client: "ChatKit | type[ChatKit]") -> "Threads":
@@ -423,15 +421,15 @@ class Sessions:
 
 def _blocking(
     method: Callable[
-        Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, SessionResponse]
+        Concatenate[AsyncSessionsWithRawResponse, P], Coroutine[Any, Any, APIResponse[ChatSession]]
     ],
-) -> "Callable[Concatenate[SessionsWithRawResponse, P], SessionResponse]":
+) -> "Callable[Concatenate[SessionsWithRawResponse, P], APIResponse[ChatSession]]":
     """Give a method that is a coroutine function its blocking form: its own parameters."""
 
     @wraps(method)
     def blocking(
         self: "SessionsWithRawResponse", /, *args: P.args, **kwargs: P.kwargs
-    ) -> SessionResponse:
+    ) -> APIResponse[ChatSession]:
         warn_of_latest(kwargs.get("workflow"))
         try:
             return self._run(method, self._sessions, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]

@@ -75,9 +75,8 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
         with self:
             while not self._over:
                 self._go_on()
-        outcomes = list(self._outcomes)
-        self._outcomes.clear()
-        return outcomes
+        outcomes, self._outcomes = self._outcomes, deque()
+        return list(outcomes)
 
     def __enter__(self) -> Self:
         self._loop_thread.run(self._run.__aenter__)

@@ -173,11 +173,12 @@ async def test_results_can_be_taken_in_chunks(ordered):
 # Bounds
 
 
+@pytest.mark.parametrize("source", [range, numbers], ids=["iterable", "async iterable"])
 @on_virtual_time
-async def test_as_many_are_worked_on_as_may_be_and_no_more():
+async def test_as_many_are_worked_on_as_may_be_and_no_more(source):
     work = Work()
 
-    await run(range(10), work, concurrency=4)
+    await run(source(10), work, concurrency=4)
 
     assert work.most == 4
     assert work.started == [0] * 4 + [1] * 4 + [2] * 2
@@ -355,8 +356,9 @@ async def test_what_opening_the_items_raises_is_raised():
         await run(Broken())
 
 
+@pytest.mark.parametrize("source", ["iterable", "async iterable"])
 @on_virtual_time
-async def test_what_closing_the_items_raises_is_raised():
+async def test_what_closing_the_items_raises_is_raised(source):
     class Broken:
         def __iter__(self):
             try:
@@ -364,7 +366,15 @@ async def test_what_closing_the_items_raises_is_raised():
             finally:
                 raise ReadError
 
-    fanout = fan_out(Broken())
+    class BrokenAsync:
+        async def __aiter__(self):
+            try:
+                for each in range(100):
+                    yield each
+            finally:
+                raise ReadError
+
+    fanout = fan_out(Broken() if source == "iterable" else BrokenAsync())
     fanout.start()
     await fanout.ready()
     fanout.stop()

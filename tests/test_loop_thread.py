@@ -180,7 +180,7 @@ def test_a_client_used_in_its_own_thread_says_so(connect):
     assert len(problems) == 2
     for problem in problems:
         assert isinstance(problem, RuntimeError)
-        assert "wait for itself" in str(problem)
+        assert "use another one" in str(problem)
         assert str(pickle.loads(pickle.dumps(problem))) == str(problem)  # noqa: S301
 
 
