@@ -128,7 +128,7 @@ def of_json(cls: type[R], members: dict[str, object]) -> R:
 
 
 Slot: TypeAlias = tuple[Callable[[object, object], None], type | None, Hook, object]
-"""How a field is filled, the type of values that need no conversion, the conversion, the type."""
+"""The setter of a field, the type of values that need no conversion, the conversion, the type."""
 
 
 @cache
@@ -379,7 +379,7 @@ def _object(cls: type[object], also: str = "", **checks: Hook) -> Hook:
         for name, check in checks.items()
     }
     structure = make_dict_structure_fn(cls, _converter, _cattrs_detailed_validation=True, **hooks)
-    # What is None was not given; the anchor has a default that is sent all the same.
+    # None means not given. The anchor is sent although it has a default.
     omissions: dict[str, Any] = {
         name: override(omit_if_default=field.default is None) for name, field in fields.items()
     }
@@ -433,7 +433,7 @@ SHORT_FORMS = {
     "expires_after": "seconds",
     "rate_limits": "max_requests_per_1_minute",
 }
-"""The fields of a session that may be given as the value of one field of theirs, and that field."""
+"""The fields of a session that have a short form, and the field that the short form sets."""
 
 
 def _or_short(

@@ -67,7 +67,7 @@ class Link:
     arguments: Mapping[str, Any] = attrs.field(init=False, repr=False)
     proxy_headers: Mapping[str, str] | None = attrs.field(init=False, repr=False)
     login: tuple[Secret, ...] = attrs.field(init=False, repr=False)
-    """What only the proxy is told: user and password together, the password, and the header's
+    """The secrets for the proxy alone: user and password together, the password, and the header's
     base64 of both. Without a password the user name is the secret."""
 
     def __attrs_post_init__(self) -> None:
@@ -532,7 +532,7 @@ def _decoded(content: bytes, encodings: str, most: int) -> tuple[bytes, Flaw | N
 
 
 _GZIP = 16 + zlib.MAX_WBITS
-"""What zlib calls a gzip header: https://docs.python.org/3/library/zlib.html#zlib.decompressobj"""
+"""zlib's `wbits` for gzip: https://docs.python.org/3/library/zlib.html#zlib.decompressobj"""
 
 _MAX_GZIP_MEMBERS = 100
 """Members of a body in gzip that are read: each of them costs a copy of those after it."""

@@ -25,7 +25,7 @@ class Changes:
         self._wakers: list[Callable[[], object]] = []
 
     def announce(self) -> None:
-        """Have everyone who waits look again. Called in the serving loop."""
+        """Wake all that wait, to look again. Called in the serving loop."""
         for wake in tuple(self._wakers):
             wake()
 
@@ -38,7 +38,7 @@ class Changes:
                 changed.clear()
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float) -> bool:
-        """Wait in another thread; return False if the predicate is not true in time."""
+        """Wait in another thread. Return False if the predicate is not true in time."""
         changes: SimpleQueue[None] = SimpleQueue()
         deadline = time.monotonic() + timeout
         with self._woken_by(partial(changes.put, None)):

@@ -304,7 +304,7 @@ class Emulator:
 
     @property
     def deleted_cursor(self) -> DeletedCursor:
-        """How a list treats a cursor whose thread or item was deleted. It can be set."""
+        """The treatment of a cursor whose thread or item was deleted. It can be set."""
         return self._state.settings.deleted_cursor
 
     @deleted_cursor.setter

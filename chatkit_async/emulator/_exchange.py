@@ -1,4 +1,4 @@
-"""A request's way through the emulator: received, answered, bent by a fault, sent."""
+"""The way of a request through the emulator: received, answered, changed by a fault, sent."""
 
 from __future__ import annotations
 

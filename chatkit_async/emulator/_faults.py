@@ -1,4 +1,4 @@
-"""Faults: what goes wrong with a request, and which requests meet it."""
+"""Faults of replies, and the requests that meet them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _check_body(_fault: object, _attribute: object, body: Body | None) -> None:
 
 @frozen(kw_only=True)
 class Fault:
-    """What goes wrong with a request; `Emulator.fail` explains each field."""
+    """A fault of the reply to a request. `Emulator.fail` explains each field."""
 
     operation: Operation | None = field(default=None, validator=choice(OPERATIONS, optional=True))
     path: str | None = None

@@ -15,8 +15,8 @@ RetryAfter: TypeAlias = float | Literal["exact"] | None
 
 _MEASURE = number(1e-9, 1e9)  # beyond these bounds a wait could be infinite
 _REQUESTS = number(1, 10**9, whole=True)
-_SLACK = 2e-6  # seconds; Unix time as a float is no finer, and who waited as asked is let through
-_MAX_KEYS = 10_000  # counted apart; anybody can make up another
+_SLACK = 2e-6  # seconds; Unix time as a float is no finer, and a client that waited as asked is let through
+_MAX_KEYS = 10_000  # with a counter of their own; anybody can make up another
 
 
 def _check_retry_after(_limit: object, _attribute: object, value: object) -> None:

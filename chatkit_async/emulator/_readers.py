@@ -1,6 +1,6 @@
 """Readers of what users write: faults, limits, latencies and times in JSON, faults as text.
 
-Each raises ApiError, 400, for what does not fit.
+Each raises an ApiError with status 400 for a wrong value.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ SERVER_ERROR_MESSAGE = "The server had an error while processing your request. S
 
 @frozen(kw_only=True)
 class Reply:
-    """What is answered, before it is sent."""
+    """A reply before it is sent."""
 
     status: int = 200
     body: bytes = b""

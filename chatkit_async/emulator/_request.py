@@ -26,7 +26,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 @define(kw_only=True, eq=False)
 class Request:
-    """What was received, with credentials; a `Record` keeps an excerpt of it without them."""
+    """A request as it was received, with credentials. A `Record` keeps an excerpt without them."""
 
     connection: int
     received_at: float

@@ -70,7 +70,7 @@ class Server(web.Server):
         return len(self._open)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and return the port; the system chooses it for `port=0`."""
+        """Listen, and return the port. The system chooses it for `port=0`."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self, host, port, start_serving=False)
         try:
@@ -166,7 +166,7 @@ class _Connection(web.RequestHandler):
 
 
 class ServerThread:
-    """A thread with an event loop of its own, which serves until it is told to stop.
+    """A thread with its own event loop, which serves until `stop`.
 
     An exception from a signal handler, such as Ctrl-C, can be raised at any bytecode of the caller
     that starts or stops the thread. So the two share nothing that an interrupt could leave locked.

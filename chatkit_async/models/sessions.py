@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 StateVariable: TypeAlias = str | bool | int | float
-"""What a state variable of a workflow can be."""
+"""The value of a state variable of a workflow."""
 
 # Parameters ---------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class ChatSessionWorkflowDict(TypedDict):
 
 @model
 class ChatSessionWorkflowParam(Model):
-    """Which workflow a session runs. API documentation: Create ChatKit session, `workflow`.
+    """The workflow that a session runs. API documentation: Create ChatKit session, `workflow`.
 
     Attributes:
         id: The workflow's id, `wf_...`.
@@ -171,7 +171,7 @@ class ChatSessionChatKitConfigurationDict(TypedDict, total=False):
 
 @model
 class ChatSessionChatKitConfigurationParam(Model):
-    """What the chat offers. API documentation: Create ChatKit session, `chatkit_configuration`.
+    """The features of the chat. API documentation: Create ChatKit session, `chatkit_configuration`.
 
     Attributes:
         automatic_thread_titling: Titles for threads.
@@ -193,7 +193,7 @@ class ChatSessionExpiresAfterDict(TypedDict):
 
 @model
 class ChatSessionExpiresAfterParam(Model):
-    """When a session ends by itself. API documentation: Create ChatKit session, `expires_after`.
+    """The expiry of a session. API documentation: Create ChatKit session, `expires_after`.
 
     Attributes:
         seconds: Seconds from the anchor, 1 to 600. The API's default: 600.
@@ -212,7 +212,7 @@ class ChatSessionRateLimitsDict(TypedDict, total=False):
 
 @model
 class ChatSessionRateLimitsParam(Model):
-    """What the end user may send. API documentation: Create ChatKit session, `rate_limits`.
+    """The limits on what the end user may send. API documentation: Create ChatKit session, `rate_limits`.
 
     Attributes:
         max_requests_per_1_minute: Requests per minute, at least 1. The API's default: 10.
@@ -274,7 +274,7 @@ class SessionCreateParams(Model):
 
 
 class ChatSessionStatus(StrEnum):
-    """Where a session is in its life. API documentation: ChatKit session object, `status`."""
+    """The status of a session. API documentation: ChatKit session object, `status`."""
 
     ACTIVE = "active"
     EXPIRED = "expired"
@@ -350,7 +350,7 @@ class ChatSessionHistory(ReplyObject):
 
 @model
 class ChatSessionChatKitConfiguration(ReplyObject):
-    """What the chat offers. API documentation: ChatKit session object, `chatkit_configuration`.
+    """The features of the chat. API documentation: ChatKit session object, `chatkit_configuration`.
 
     Attributes:
         automatic_thread_titling: Titles for threads.
@@ -365,7 +365,7 @@ class ChatSessionChatKitConfiguration(ReplyObject):
 
 @model
 class ChatSessionRateLimits(ReplyObject):
-    """What the end user may send. API documentation: ChatKit session object, `rate_limits`.
+    """The limits on what the end user may send. API documentation: ChatKit session object, `rate_limits`.
 
     Attributes:
         max_requests_per_1_minute: Requests per minute.
@@ -423,7 +423,7 @@ class ChatSession(ReplyObject):
 
     @property
     def expires_at_datetime(self) -> datetime:
-        """When the session ends, as an aware datetime in UTC.
+        """The time when the session ends, as an aware datetime in UTC.
 
         Raises:
             InvalidFieldError: `expires_at` is out of datetime's range.

@@ -195,7 +195,7 @@ class ChatKitToolChoice(PrivateObject):
 
 @model
 class ChatKitInferenceOptions(PrivateObject):
-    """What the user asked for. API documentation: ChatKit thread item, `inference_options`.
+    """The choices of the user. API documentation: ChatKit thread item, `inference_options`.
 
     Attributes:
         tool_choice: The tool to use. None: the workflow chooses.
@@ -210,7 +210,7 @@ class ChatKitInferenceOptions(PrivateObject):
 
 @model
 class ChatKitAnnotationSource(PrivateObject):
-    """What an annotation refers to. API documentation: ChatKit thread item, `source`.
+    """The source that an annotation refers to. API documentation: ChatKit thread item, `source`.
 
     Attributes:
         type: `file` or `url`.
