@@ -220,9 +220,7 @@ class Source(Generic[T]):
 class Fanout(Generic[T, R]):
     """A fan-out: it passes items through a coroutine function, and hands out the results.
 
-    A fixed number of workers share the items. At most `window` items, twice the concurrency, are
-    read whose results have not been taken. So a consumer that pauses stops the reading, and memory
-    does not grow.
+    At most `window` items, twice the concurrency, are read whose results have not been taken.
 
     Every item that was read has one result: what `work` returns, or, if it was never started, what
     `skip` returns.

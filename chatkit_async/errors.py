@@ -322,7 +322,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 class APIResponseError(APIError):
-    """A 2xx reply without a usable body. A session may have been created; it expires on its own.
+    """A 2xx reply without a usable body. A session may have been created. It expires on its own.
 
     Attributes:
         kind: What is wrong with the body: `empty`, `not_json`, `not_an_object`, `truncated`,

@@ -1,4 +1,4 @@
-"""Fixtures for test suites of backends that create ChatKit sessions; pytest loads them as a plugin.
+"""Fixtures for test suites of backends that create ChatKit sessions. pytest loads them as a plugin.
 
 It imports nothing of the package before a test uses a fixture: suites that use none pay nothing.
 """

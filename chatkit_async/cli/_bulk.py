@@ -357,8 +357,8 @@ def _is_csv(source: Path, given: str | None) -> bool:
     suffix = source.suffix.lower()
     if given is None and source.name != "-" and suffix not in _CSV | _JSON_LINES:
         raise click.UsageError(
-            f"how is {source} written? Say --format csv or --format jsonl. Users' ids, one to a "
-            "line, are CSV with a first line `user`."
+            f"the format of {source} is unknown: use --format csv or --format jsonl. Users' ids, one "
+            "on each line, are CSV with a first line `user`."
         )
     return given == "csv" if given else suffix in _CSV
 
@@ -399,7 +399,7 @@ def _refuse_if_locked(file: BufferedReader, source: Path) -> None:
     try:
         lock(file.fileno(), shared=True)
     except BlockingIOError:
-        raise InputError(f"{source} is being written by a run: end that first") from None
+        raise InputError(f"{source} is being written by a run: wait for its end") from None
     except OSError:
         pass  # where no file can be locked, no run can write one
 

@@ -321,4 +321,4 @@ def _file_name(text: str) -> str:
 
 
 Sink: TypeAlias = ExportFile | MarkdownFolder
-"""Where threads are exported to."""
+"""A destination of exported threads."""

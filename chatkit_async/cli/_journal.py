@@ -219,7 +219,7 @@ class Journal(LineFile):
     def _check(self, header: Header) -> None:
         if self.header.command != header.command:
             raise click.UsageError(
-                f"{self._path} is the journal of `{self.header.command}`: name another file."
+                f"{self._path} is the journal of `{self.header.command}`: choose another file."
             )
         if self.header.base_url != header.base_url:
             raise click.UsageError(
@@ -228,7 +228,8 @@ class Journal(LineFile):
             )
         if self.header.defaults is not None and header.defaults is None:
             raise click.UsageError(
-                f"{self._path} is of a run whose options or --defaults set fields of all rows: give them again."
+                f"{self._path} is of a run whose options or --defaults set fields of all rows: pass "
+                "them again."
             )
 
 

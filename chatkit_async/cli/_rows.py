@@ -166,7 +166,7 @@ class Rows(Generic[V]):
             try:
                 data = self._utf_16.decode(data, final).encode()
             except UnicodeDecodeError:
-                said = "the input is not the UTF-16 that its first bytes announce"
+                said = "the input begins as UTF-16, but is not valid UTF-16"
                 raise InputError(f"{said}: {SAVE_AS}") from None
         if data:
             begins = 1 if self._after_return and data.startswith(b"\n") else 0
@@ -312,7 +312,7 @@ class JsonDecoder:
         except json.JSONDecodeError as error:
             said = f"is not JSON: {error.msg}, at character {error.pos + 1}"
             if number == 1:
-                said += ". Of CSV say --format csv"
+                said += ". For CSV, use --format csv"
         except ValueError as error:  # a number of thousands of digits
             said = f"is not JSON: {error}"
         except RecursionError:
@@ -459,7 +459,7 @@ class CsvDecoder:
         if not any(map(str.strip, cells)):
             return None  # as a spreadsheet writes below the last row
         if len(cells) < self._width or any(map(str.strip, cells[self._width :])):
-            said = f"has {counted(len(cells), 'cell')}, and the header {self._width}"
+            said = f"has {counted(len(cells), 'cell')}, but the header has {self._width}"
             return _unreadable(self._begun, line, said)
         if any(cells[number].strip() for number in self._nameless):
             return _unreadable(self._begun, line, "has a value in a column without a name")
@@ -560,7 +560,7 @@ def _read_object(path: Path) -> Values:
         raise click.UsageError(f"cannot read {said}: {error.strerror or error}.") from None
     except (ValueError, RecursionError) as error:
         kind = "TOML" if path.suffix == ".toml" else "JSON"
-        raise click.UsageError(f"{said} are no {kind}: {error}.") from None
+        raise click.UsageError(f"{said} are not {kind}: {error}.") from None
     if not isinstance(value, dict):
         raise click.UsageError(f"{said} must be an object, got {described(value)}.")
     return cast("Values", value)
@@ -627,7 +627,7 @@ class IdDecoder:
         session_id = holder.get("id")
         if isinstance(session_id, str):
             return Row(number, session_id)
-        return Row(number, "", (("id", "is missing: there is nothing to cancel by"),))
+        return Row(number, "", (("id", "is missing, so nothing can be cancelled"),))
 
 
 def _names_columns(text: str) -> bool:

@@ -114,7 +114,7 @@ def _parts(item: ChatKitThreadItem) -> Iterator[str]:
 
 
 def _text(item: ChatKitThreadItem) -> str | None:
-    """Return the text of an item; getattr, as a field that it is made of may be missing."""
+    """Return the text of an item. None: it has none, or lacks the field of its text."""
     text: str | None = getattr(item, "text", None)
     return text
 

@@ -51,7 +51,7 @@ class Clock:
             return self._now()
 
     def set(self, to: float) -> None:
-        """Set the time, forwards or backwards; a frozen clock stays frozen.
+        """Set the time, forwards or backwards. A frozen clock stays frozen.
 
         Args:
             to: Unix seconds.
@@ -66,7 +66,7 @@ class Clock:
             self._move_to(to)
 
     def advance(self, by: float | timedelta) -> None:
-        """Move the time forwards; a frozen clock stays frozen.
+        """Move the time forwards. A frozen clock stays frozen.
 
         Args:
             by: Seconds, or a timedelta; zero or more.

@@ -265,7 +265,7 @@ class Emulator:
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """The number of requests that are let through; None for no limit.
+        """The number of requests that are let through. None: no limit.
 
         It can be set; the new limit starts unused.
         """

@@ -144,7 +144,7 @@ class Fault:
 
     @property
     def _error_status(self) -> int | None:
-        """The status, unless it is a success; a redirect has no effect either."""
+        """The status of an error or a redirect, neither of which has an effect."""
         return self.status if self.status is not None and self.status >= 300 else None  # noqa: PLR2004
 
 

@@ -30,7 +30,7 @@ _KINDS: Mapping[type, str] = {
 
 
 class Fields:
-    """An object whose fields are read one by one; those that are left over are unknown.
+    """An object whose fields are read one by one. Those that are left over are unknown.
 
     Every method that reads a field raises ApiError, 400, if the value does not fit.
     """
@@ -102,7 +102,7 @@ class Fields:
         return name in self._fields and self.take(name) is None
 
     def section(self, name: str) -> Fields:
-        """Return an object; an empty one if the field is absent."""
+        """Return an object, which is empty if the field is absent."""
         return self.get(name, Fields.required_section, _ABSENT)
 
     def required_section(self, name: str) -> Fields:

@@ -42,7 +42,7 @@ def encode_json(content: object) -> bytes:
 
 
 def to_json(content: object) -> bytes:
-    """Encode a reply; what is not valid Unicode, as in some headers, becomes U+FFFD."""
+    """Encode a reply. Lone surrogates, as from some headers, become U+FFFD."""
     text = _encode(content)
     if "\\ud" in text:
         text = _LONE_SURROGATE.sub(lambda found: found[1] or "\\ufffd", text)

@@ -83,7 +83,7 @@ class Record:
 
     @property
     def body(self) -> JSON | bytes:
-        """The JSON value; bytes if it is not JSON, empty, or larger than 64 KiB.
+        """The JSON value of the body. Bytes: it is not JSON, empty, or larger than 64 KiB.
 
         It is decoded each time, because the value takes thirty times the memory of its bytes.
         """
@@ -153,7 +153,7 @@ class Ledger(Sequence[Record]):
         return iter(self._snapshot())
 
     def clear(self) -> None:
-        """Forget the requests so far; `total` goes on counting."""
+        """Forget the requests so far, but keep their `total`."""
         with self._lock:
             self._records.clear()
 

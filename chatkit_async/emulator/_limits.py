@@ -179,7 +179,7 @@ class Limiter:
         self._counters: dict[str, Counter] = {}
 
     def count(self, key: str, now: float) -> tuple[Count, dict[str, str]]:
-        """Count a request; return the state of the limit, and the headers for the reply."""
+        """Count a request. Return the state of the limit, and the headers for the reply."""
         whose = key if self.limit.per_key else ""
         if whose not in self._counters:
             if len(self._counters) == _MAX_KEYS:

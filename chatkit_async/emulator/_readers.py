@@ -33,7 +33,7 @@ FOR_EVER = "inf"
 
 
 def read_fault(fields: Fields) -> Fault:
-    """Read a fault; as in Python, it is for one request unless it has `times`."""
+    """Read a fault. As in Python, it is for one request unless it has `times`."""
     fault = _build(Fault, fields)
     return fault if "times" in fields else attrs.evolve(fault, times=1)
 

@@ -147,7 +147,7 @@ def thread_resource(thread: Thread) -> dict[str, JSON]:
 
 
 def thread_body(thread: Thread, shape: Shape) -> bytes:
-    """Return a thread in a shape; off its schema it has items, as in the documentation."""
+    """Return a thread in a shape. Off its schema it has items, as in the documentation."""
     if shape != "off_schema":
         return to_json(thread_resource(thread))
     embedded: JSON = {"data": [{**item} for item in thread.items], "has_more": False}
@@ -162,7 +162,7 @@ def deleted_body(thread: Thread, _shape: Shape) -> bytes:
 def page_body(
     rows: Sequence[Mapping[str, JSON]], shape: Shape, *, has_more: bool, after: str | None
 ) -> bytes:
-    """Return a page of a list in a shape; a stuck one repeats the cursor `after`."""
+    """Return a page of a list in a shape. A stuck one repeats the cursor `after`."""
     page: dict[str, JSON] = {
         "object": "list",
         "data": [{**row} for row in rows],

@@ -56,7 +56,7 @@ class PageQuery:
 
 
 def query_fields(query: str) -> dict[str, JSON]:
-    """Return the parameters of a query; the last value of one that is repeated."""
+    """Return the parameters of a query. The last value of a repeated one counts."""
     return {**dict(parse_qsl(query, keep_blank_values=True))}
 
 

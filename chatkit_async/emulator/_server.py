@@ -136,7 +136,7 @@ class _Connection(web.RequestHandler):
         self._answer_garbage = server.answer_garbage
 
     def data_received(self, data: bytes) -> None:
-        """Parse data; close the connection where the parser fails instead of refusing."""
+        """Parse data. Close the connection if the parser fails instead of refusing."""
         try:
             super().data_received(data)
         except ValueError:  # from aiohttp's parser in Python, for a Content-Length of 5,000 digits

@@ -67,7 +67,7 @@ class Settings:
 
 
 def read_state(path: str | os.PathLike[str]) -> list[StateLine]:
-    """Read a file of JSON lines; empty lines are skipped."""
+    """Read a file of JSON lines. Empty lines are skipped."""
     lines = Path(path).read_bytes().splitlines()
     return [
         (f"{path}, line {number}", parse_json(line))

@@ -160,7 +160,7 @@ class ThreadStore(Rows[Thread]):
         self._random = Random(f"threads {seed}")  # noqa: S311 - repeatable on purpose
 
     def create(self, fields: Fields, beside: Fields | None = None) -> Thread:
-        """Add a thread; its items are in `fields`, or beside them."""
+        """Add a thread. Its items are in `fields`, or beside them."""
         beside = fields if beside is None else beside
         created_at = fields.get("created_at", Fields.whole, int(self._clock.now()))
         if "object" in fields:

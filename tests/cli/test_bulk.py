@@ -179,7 +179,7 @@ def test_without_stdin_it_says_so(invoke, emulator, monkeypatch):
 def test_what_a_file_is_follows_from_its_name_or_is_asked_for(invoke, emulator, rows):
     result = create(invoke, rows(1, "rows.txt"))
     assert result.exit_code == 2
-    assert "Say --format csv or --format jsonl." in result.stderr
+    assert "use --format csv or --format jsonl." in result.stderr
     assert "Users' ids, one to a line, are CSV with a first line `user`." in result.stderr
     assert create(invoke, "rows.txt", "--format", "jsonl").exit_code == 0
 
@@ -450,7 +450,7 @@ def test_dry_run_groups_problems_over_the_file(invoke, folder):
         "expires_after.seconds: must be at least 1, got 0: line 2",
         'user: is required: line 3; add a column, or rename one: --map "COLUMN=user"',
         "expires_after.seconds: must be a whole number, got 'soon': 2 rows, first on line 3",
-        "row: has 1 cell, and the header 2: line 6",
+        "row: has 1 cell, but the header has 2: line 6",
         f"row: {QUOTES}: line 7",
         "Warning: user: appears more than once: line 5; each of these rows is sent",
         "6 rows, 6 of them wrong. Nothing was sent.",
@@ -705,7 +705,7 @@ def test_a_run_that_had_defaults_needs_them_again(invoke, emulator, rows, folder
     create(invoke, rows(2), "--defaults", "all.json")
     result = resume(invoke, "rows.jsonl")
     assert result.exit_code == 2
-    assert "whose options or --defaults set fields of all rows: give them again." in result.stderr
+    assert "whose options or --defaults set fields of all rows: pass them again." in result.stderr
 
 
 def test_a_journal_against_another_base_url_is_not_gone_on_with(
@@ -792,7 +792,7 @@ def test_what_a_run_still_writes_is_not_cancelled(invoke, emulator, rows):
     with Journal(Path("out.jsonl"), header, resume=True):
         result = invoke("bulk", "cancel", "out.jsonl")
         assert result.exit_code == 2
-        assert "out.jsonl is being written by a run: end that first" in result.stderr
+        assert "out.jsonl is being written by a run: wait for its end" in result.stderr
         assert "is in use by another run" in resume(invoke, "rows.jsonl").stderr
     assert {session.status for session in emulator.sessions.values()} == {"active"}
 

@@ -269,7 +269,7 @@ def test_a_folder_that_cannot_be_opened_is_left_to_the_system(path, monkeypatch)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"command": "bulk cancel"}, "is the journal of `bulk create`: name another file."),
+        ({"command": "bulk cancel"}, "is the journal of `bulk create`: choose another file."),
         ({"base_url": "https://api.openai.com/v1"}, "is of a run against http://127.0.0.1/v1, "),
     ],
 )

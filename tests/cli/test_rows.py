@@ -257,8 +257,8 @@ def test_wrong_renaming_ends_the_input(renamed, said):
     [
         (b"PK\x03\x04.....", "the input is a workbook: save the file as CSV UTF-8"),
         (b"\xd0\xcf\x11\xe0.", "the input is a workbook: save the file as CSV UTF-8"),
-        (b"\xff\xfeu\0\0\xd8s\0", "is not the UTF-16 that its first bytes announce: save the"),
-        (b"\xff\xfeu\0s", "is not the UTF-16 that its first bytes announce: save the"),
+        (b"\xff\xfeu\0\0\xd8s\0", "begins as UTF-16, but is not valid UTF-16: save the"),
+        (b"\xff\xfeu\0s", "begins as UTF-16, but is not valid UTF-16: save the"),
     ],
 )
 def test_input_that_is_no_text_is_refused(data, said):
@@ -271,9 +271,9 @@ def test_input_that_is_no_text_is_refused(data, said):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (b"a,b,c", "has 3 cells, and the header 2"),
-        (b"a", "has 1 cell, and the header 2"),
-        (b"a,b, ,c", "has 4 cells, and the header 2"),
+        (b"a,b,c", "has 3 cells, but the header has 2"),
+        (b"a", "has 1 cell, but the header has 2"),
+        (b"a,b, ,c", "has 4 cells, but the header has 2"),
         (b"\xff,b", "is not UTF-8: save the file as CSV UTF-8"),
         (b"a\0,b", "is not UTF-8: save the file as CSV UTF-8"),
         (b'"a"x,b', "has a quotation mark within a cell: enclose the cell"),
@@ -435,7 +435,7 @@ def test_json_array_is_refused():
 
 def test_csv_that_is_read_as_json_is_told_so_once():
     (first, second) = json_rows("user,workflow\nada,wf_1\n")
-    assert first.problems[0][1].endswith(", at character 1. Of CSV say --format csv")
+    assert first.problems[0][1].endswith(", at character 1. For CSV, use --format csv")
     assert second.problems[0][1].endswith(", at character 1")
 
 
@@ -533,11 +533,11 @@ def test_defaults_come_from_json_and_from_toml(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", b"{", "are no JSON: Expecting"),
-        ("a.json", b"[" * 100_000, "are no JSON"),
-        ("a.json", b"\xff", "are no JSON"),
+        ("a.json", b"{", "are not JSON: Expecting"),
+        ("a.json", b"[" * 100_000, "are not JSON"),
+        ("a.json", b"\xff", "are not JSON"),
         ("a.json", b"[]", "must be an object, got list"),
-        ("a.toml", b"a", "are no TOML"),
+        ("a.toml", b"a", "are not TOML"),
         ("a.toml", b"expires_at = 5", "expires_at: is unknown, did you mean 'expires_after'?"),
         ("a.json", b'{"expires_after": 0, "rate_limits": "x"}', "rate_limits.max"),
         ("a.toml", b"workflow = 2020-01-01", "workflow.id: must be a string"),
@@ -621,7 +621,7 @@ def test_of_a_journal_what_was_created_is_taken():
     ]
     rows = rows_of(IdDecoder(), "".join(f"{json.dumps(record)}\n" for record in records))
     assert [(row.line, row.value) for row in rows] == [(3, "cksess_1"), (6, ""), (7, "")]
-    said = "is missing: there is nothing to cancel by"
+    said = "is missing, so nothing can be cancelled"
     assert problems(rows) == [(6, "id", said), (7, "id", said)]
 
 
