@@ -180,7 +180,7 @@ def test_what_a_file_is_follows_from_its_name_or_is_asked_for(invoke, emulator, 
     result = create(invoke, rows(1, "rows.txt"))
     assert result.exit_code == 2
     assert "use --format csv or --format jsonl." in result.stderr
-    assert "Users' ids, one to a line, are CSV with a first line `user`." in result.stderr
+    assert "Users' ids, one on each line, are CSV with a first line `user`." in result.stderr
     assert create(invoke, "rows.txt", "--format", "jsonl").exit_code == 0
 
 
