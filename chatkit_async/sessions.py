@@ -303,21 +303,21 @@ class AsyncSessions:
             rows: An iterable, or an asynchronous one, of `SessionCreateParams`, mappings with the
                 keys of `create`'s arguments, or bare user ids. It is read in the event loop, one
                 row at a time, at most twice `concurrency` ahead of the outcomes that were taken.
-                A row that cannot be right is `rejected`; the run goes on.
-            concurrency: How many rows are in flight at a time, at least 1, at most the client's
+                An invalid row is `rejected`, and the run goes on.
+            concurrency: The number of rows in flight at a time, at least 1, at most the client's
                 `max_connections`.
-            ordered: Whether outcomes come in the order of their rows, rather than as they finish.
-            rate: Rows started per second, more than 0. None: no limit, but for the API's own.
+            ordered: True for outcomes in the order of their rows, False for outcomes as they finish.
+            rate: Rows started per second, more than 0. None: no limit except the API's own.
             max_wait: Seconds that a row waits for the rate gate, after the API pushed back, while
                 the API takes up no request of the run; then the run stops. None: no limit. These
                 waits count against no row's `timeout` or `max_retries`.
             max_failures: Rows in a row that fail in the same way before any succeeds; then the run
                 stops. The same way is 404, 400 with the same message, or a status from 500 up.
                 None: no limit.
-            defaults: What rows have that do not say otherwise, under the keys of `create`'s
+            defaults: The fields of rows that do not set them, under the keys of `create`'s
                 arguments.
-            **options: What differs for these calls from the client: see `RequestOptions`; its
-                limits are each row's.
+            **options: Options of these calls that differ from the client's: see `RequestOptions`.
+                Its limits are those of each row.
 
         Raises:
             ParameterError: the arguments, rows aside, cannot be right; nothing was read.

@@ -1,4 +1,4 @@
-"""`chatkit-async demo`: the whole job once, told as it happens."""
+"""`chatkit-async demo`: each step of the job once, explained as it happens."""
 
 import asyncio
 import json
@@ -59,21 +59,21 @@ def demo(
     if workflow and not live:
         raise click.UsageError("--workflow goes with --live: the emulator takes any workflow.")
     story = Story(Page(err=as_json), count=count, show_secret=show_secret)
-    told = run(story.live(workflow, timeout) if workflow else story.emulated(timeout))
+    results = run(story.live(workflow, timeout) if workflow else story.emulated(timeout))
     if as_json:
-        write_json(told)
+        write_json(results)
 
 
 @attrs.frozen
 class Story:
-    """Does the work and tells of it, one step after the other."""
+    """The demo: it takes one step after the other, and explains each."""
 
     page: Page
     count: int
     show_secret: bool
 
     async def emulated(self, timeout: float) -> dict[str, object]:
-        """Tell it on an emulator."""
+        """Run the demo on an emulator."""
         from chatkit_async.emulator import Emulator  # noqa: PLC0415 - it brings a web server
 
         self.page.heading("1. A place to try it")
@@ -105,12 +105,12 @@ class Story:
                 )
             )
             self.page.fields([("serving at", api.base_url)])
-            told = await self._steps(client.sessions, EMULATED_WORKFLOW)
+            results = await self._steps(client.sessions, EMULATED_WORKFLOW)
         self._next_on_emulator()
-        return {"base_url": api.base_url, **told}
+        return {"base_url": api.base_url, **results}
 
     async def live(self, workflow: str, timeout: float) -> dict[str, object]:
-        """Tell it on the real API."""
+        """Run the demo on the real API."""
         base_url = Settings.resolve({}).base_url
         async with AsyncChatKit(timeout=timeout) as client:
             self.page.heading("1. The real API")
@@ -127,8 +127,8 @@ class Story:
                 "    ..."
             )
             self.page.fields([("going to", base_url)])
-            told = await self._steps(client.sessions, workflow)
-        return {"base_url": base_url, **told}
+            results = await self._steps(client.sessions, workflow)
+        return {"base_url": base_url, **results}
 
     async def _steps(self, sessions: AsyncSessions, workflow: str) -> dict[str, object]:
         created = await self._create(sessions, workflow)
@@ -172,7 +172,7 @@ class Story:
     async def _cancel(self, sessions: AsyncSessions, created: ChatSession) -> ChatSession:
         self.page.heading("4. Cancel it")
         self.page.prose(
-            "From now on the secret opens nothing. A session that nobody cancels ends by itself.",
+            "From now on the secret opens nothing. A session that nobody cancels expires on its own.",
         )
         self.page.code("session = await client.sessions.cancel(session.id)")
         session = await sessions.cancel(created.id)
