@@ -64,7 +64,7 @@ def failure(
     """Translate an exception of aiohttp or the operating system.
 
     Args:
-        error: What was raised.
+        error: The exception.
         url: The request's URL.
         proxied: True if a proxy is in front of the host.
         connected: True if the request had a connection: with TLS, one to the host.

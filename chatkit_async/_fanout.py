@@ -69,7 +69,7 @@ class Source(Generic[T]):
 
     Args:
         items: The items. An asynchronous iterable is never asked for two at once.
-        window: How many items may be read whose results have not been taken.
+        window: The number of items that may be read before their results are taken.
     """
 
     def __init__(self, items: Iterable[T] | AsyncIterable[T], window: int) -> None:
@@ -231,7 +231,7 @@ class Fanout(Generic[T, R]):
         skip: Makes the result of an item that was read and never started.
         items: Read as there is room. An asynchronous iterable is never asked for two at once. An
             iterator that had to be made of it is closed at the end.
-        concurrency: How many items are worked on at a time, at least 1.
+        concurrency: The number of items in progress at a time, at least 1.
         ordered: True if results come in the order of their items, not as they finish.
         rate: Starts per second, more than 0; a start that was late is made up for, up to 0.05 s of
             them. None: no limit.

@@ -308,9 +308,9 @@ def read(
     """Read a reply into what its call is to return.
 
     Args:
-        call: What was sent.
-        reply: What came back.
-        secrets: What must not appear in an error: the API key.
+        call: The request.
+        reply: The reply.
+        secrets: Texts that must not appear in an error: the API key.
         verify: Compare the reply with the request: it may be the reply to another one.
         after_loss: The reply to an earlier attempt was lost.
 

@@ -78,8 +78,8 @@ class Outcome(Generic[RowT_co, ResultT_co]):
         value: The result of the call: the session, or the confirmation of a deletion. None: the
             call did not succeed.
         error: Why it did not succeed. None: it did.
-        attempts: How many attempts were made.
-        lost: How many requests were sent whose answer never came. Each may have created a session
+        attempts: The number of attempts.
+        lost: The number of requests whose answer never came. Each may have created a session
             that nobody holds; it expires on its own.
         elapsed: Seconds from the row's start to its end, waits included.
     """

@@ -128,14 +128,14 @@ class AsyncChatKit:
             attempt, and once more after a 401. Default: `OPENAI_API_KEY`.
         organization: Sent as `OpenAI-Organization`. Default: `OPENAI_ORG_ID`.
         project: Sent as `OpenAI-Project`. Default: `OPENAI_PROJECT_ID`.
-        base_url: Where the API is, https. Default: `OPENAI_BASE_URL`, else
+        base_url: The URL of the API, https. Default: `OPENAI_BASE_URL`, else
             `https://api.openai.com/v1`.
         timeout: Seconds for a whole call: every attempt, every wait. None: no limit.
         attempt_timeout: Seconds for each attempt. None: no limit.
         connect_timeout: Seconds to look the host name up, and again to open a connection, TLS
             included. None: no limit.
         max_retries: Attempts after the first, at least 0.
-        retry_policy: How long to wait between attempts, where the API does not say.
+        retry_policy: The waits between attempts, if the API does not say.
         max_connections: Connections open at a time, per event loop, at least 1.
         verify_replies: Refuse a reply whose user or session is not the one in the request. False:
             for a gateway that rewrites user ids.
@@ -143,7 +143,7 @@ class AsyncChatKit:
         proxy: URL of an HTTP proxy. Default: `HTTPS_PROXY` and its like, looked up once;
             `NO_PROXY` is respected, and this machine is never reached by a proxy.
         ssl: TLS settings. Default: the CAs that Python's `ssl` trusts.
-        allow_http: Whether plain http is allowed to hosts other than this machine.
+        allow_http: True to allow plain http to hosts other than this machine.
         on_attempt: Called with an `Attempt` after each attempt. What it raises ends the call, and
             is raised as it is.
         http_session: A session of yours to send through: it serves the loop it was made in, keeps
@@ -219,7 +219,7 @@ class AsyncChatKit:
         the API pushes back, unless it has another key, organization, project or base URL.
 
         Args:
-            **options: What differs: see `ClientOptions`.
+            **options: The options that differ: see `ClientOptions`.
 
         Raises:
             ConfigurationError: with every problem of the settings.

@@ -149,11 +149,11 @@ class APIError(ChatKitError):
     """A call failed: the base of what the network and the API answer.
 
     Attributes:
-        message: What went wrong and what to do about it.
+        message: The description of the error, and what to do about it.
         request_id: The API's id for the last request (`x-request-id`), to quote to its support.
-        attempts: How many attempts were made.
+        attempts: The number of attempts.
         elapsed: Seconds from the start of the call to its failure, waits included.
-        cause: What the layer below said, as text: class, error number and message.
+        cause: The error of the layer below, as text: class, error number and message.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class APIConnectionError(APIError):
     A session that the request was creating may exist; it expires on its own.
 
     Attributes:
-        kind: What failed: `dns`, `refused`, `unreachable`, `reset`, `disconnected` (closed without
+        kind: The failure: `dns`, `refused`, `unreachable`, `reset`, `disconnected` (closed without
             a reply), `tls`, `certificate` (the server's is not trusted, or it wants one of the
             client), `proxy`, `protocol` (the reply was not HTTP), `timeout` or `other`.
     """
@@ -211,7 +211,7 @@ class APITimeoutError(APIConnectionError):
     """No reply came in time.
 
     Attributes:
-        limit: Which limit ran out: `timeout` (the whole call), `attempt_timeout` (the last
+        limit: The limit that ran out: `timeout` (the whole call), `attempt_timeout` (the last
             attempt) or `connect_timeout` (its connection).
     """
 
@@ -325,7 +325,7 @@ class APIResponseError(APIError):
     """A 2xx reply without a usable body. A session may have been created. It expires on its own.
 
     Attributes:
-        kind: What is wrong with the body: `empty`, `not_json`, `not_an_object`, `truncated`,
+        kind: The flaw of the body: `empty`, `not_json`, `not_an_object`, `truncated`,
             `too_large`, `too_deep`, `encoding` (a `Content-Encoding` that the client did not ask
             for and could not decode) or `mismatched` (the reply to another request: its `user` or
             `id` is not the one that was sent).

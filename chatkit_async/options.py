@@ -96,11 +96,11 @@ class Attempt:
         method: The HTTP method.
         route: The path with its variables named, such as `/chatkit/sessions/{session_id}/cancel`:
             a label of few values for metrics and traces.
-        number: Which attempt of its call this was, from 1.
+        number: The number of the attempt within its call, from 1.
         status_code: The reply's HTTP status; None: there was no reply.
         request_id: The reply's `x-request-id`.
         elapsed: Seconds from the attempt's start to its end.
-        error: What failed; None: the attempt succeeded.
+        error: The error. None: the attempt succeeded.
         next_wait: Seconds until the next attempt; None: this was the last.
         not_retried: Why this was the last attempt, if it failed. `not_retryable`: no retry helps
             against this failure. `retries_exhausted`: `max_retries` were made. `budget_exhausted`:
@@ -148,18 +148,18 @@ class ClientOptions(TypedDict, total=False):
         api_key: The API key, or a callable that gives it.
         organization: Sent as `OpenAI-Organization`; None: from `OPENAI_ORG_ID`.
         project: Sent as `OpenAI-Project`; None: from `OPENAI_PROJECT_ID`.
-        base_url: Where the API is; None: from `OPENAI_BASE_URL`.
+        base_url: The URL of the API. None: from `OPENAI_BASE_URL`.
         timeout: Seconds for a whole call, every attempt and every wait; None: no limit.
         attempt_timeout: Seconds for each attempt; None: no limit.
         connect_timeout: Seconds to look the host name up, and again to open a connection, TLS
             included; None: no limit.
         max_retries: Attempts after the first, at least 0.
-        retry_policy: How long to wait between attempts.
+        retry_policy: The waits between attempts.
         verify_replies: Refuse a reply whose user or session is not the one in the request.
         default_headers: Headers for every request.
         proxy: URL of an HTTP proxy; None: from the environment.
         ssl: TLS settings; None: the CAs that Python's `ssl` trusts.
-        allow_http: Whether plain http is allowed to hosts other than this machine.
+        allow_http: True to allow plain http to hosts other than this machine.
         on_attempt: Called after each attempt.
     """
 

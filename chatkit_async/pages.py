@@ -68,8 +68,8 @@ class Listing(Generic[ItemT]):
         fetch: Requests the page after an id. None: the first page.
         fetch_raw: Likewise, and returns the reply as it came.
         ascending: True for the oldest first.
-        after: Where the list starts. None: at its beginning.
-        max_items: How many items there may be in total. None: no limit.
+        after: The id of the item after which the list starts. None: it starts at its beginning.
+        max_items: The maximum number of items in total. None: no limit.
         check_owner: Of the items of a thread: raises the API's error if the thread is gone.
     """
 

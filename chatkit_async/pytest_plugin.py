@@ -164,8 +164,8 @@ class AssertChatKitRequested(Protocol):
         """Assert that the emulator got such requests, and return their records.
 
         Args:
-            operation: Which operation it was.
-            times: How many of them there were. None: at least one.
+            operation: The operation.
+            times: The number of such requests. None: at least one.
             status: The status that they were answered with. None: any.
             session_id: The session that they made or cancelled. None: any.
             thread_id: The thread in their path. None: any.

@@ -70,7 +70,7 @@ class APIResponse(Generic[ResultT]):
         headers: The reply's headers; names are case-insensitive. A value that cannot be printed
             has escapes such as `\x1b`.
         content: The body, in bytes. It holds the client secret.
-        attempts: How many attempts the call made.
+        attempts: The number of attempts of the call.
         elapsed: Seconds from the start of the call to its reply, waits included.
     """
 
@@ -172,13 +172,13 @@ class AsyncSessions:
         Args:
             user: Your own id of the end user, not blank. Sessions of one user share their threads.
             workflow: The workflow to run: its id, a mapping, or `ChatSessionWorkflowParam`.
-            chatkit_configuration: What the chat offers: a mapping, or
+            chatkit_configuration: The features of the chat: a mapping, or
                 `ChatSessionChatKitConfigurationParam`.
             expires_after: When the session ends: whole seconds, 1 to 600, a timedelta, a mapping,
                 or `ChatSessionExpiresAfterParam`. The API's default: 600.
-            rate_limits: What the end user may send: requests per minute, at least 1, a mapping,
+            rate_limits: The limit of the end user: requests per minute, at least 1, a mapping,
                 or `ChatSessionRateLimitsParam`. The API's default: 10.
-            **options: What differs for this call from the client: see `RequestOptions`.
+            **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Raises:
             ParameterError: the arguments cannot be right; nothing was sent.
@@ -205,7 +205,7 @@ class AsyncSessions:
 
         Args:
             session_id: The session's id, `cksess_...`.
-            **options: What differs for this call from the client: see `RequestOptions`.
+            **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Returns:
             The session as it is now.

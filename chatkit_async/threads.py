@@ -79,8 +79,8 @@ class AsyncThreads:
             after: Start after the thread of this id, in the order asked for.
             before: End before the thread of this id.
             max_items: Threads in total, at least 1. None: no limit.
-            **options: What differs for these calls from the client: see `RequestOptions`. Its
-                limits are each page's.
+            **options: Options of these calls that differ from the client's: see `RequestOptions`.
+                Its limits are those of each page.
 
         Raises:
             ParameterError: the arguments cannot be right. Nothing was sent.
@@ -126,7 +126,7 @@ class AsyncThreads:
 
         Args:
             thread_id: The thread's id, `cthr_...`.
-            **options: What differs for this call from the client: see `RequestOptions`.
+            **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Raises:
             ParameterError: the id cannot be right. Nothing was sent.
@@ -156,7 +156,7 @@ class AsyncThreads:
 
         Args:
             thread_id: The thread's id, `cthr_...`.
-            **options: What differs for this call from the client: see `RequestOptions`.
+            **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Returns:
             The API's confirmation. If the reply to a first attempt was lost, and the next attempt

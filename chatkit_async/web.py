@@ -170,11 +170,11 @@ class ClientSecretEndpoint:
         rate_limits: As in `create`.
         min_ttl: Seconds that a secret must have left to be handed out again, 0 or more. Where
             sessions live no longer than that, or with `math.inf`, none is handed out twice.
-        max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
+        max_secrets: The number of issued secrets to keep for that, 0 or more; the oldest go first,
             and those that have ended.
         on_error: Called once with each error that became a 502, 503 or 504, by one of the requests
             that wait for the create. It should not block. What it raises, `handle` raises there.
-        **options: What differs for these calls from the client: see `RequestOptions`.
+        **options: Options of these calls that differ from the client's: see `RequestOptions`.
 
     Raises:
         ParameterError: the parameters of the session or the options cannot be right.
@@ -274,11 +274,11 @@ class BlockingClientSecretEndpoint:
         rate_limits: As in `create`.
         min_ttl: Seconds that a secret must have left to be handed out again, 0 or more. Where
             sessions live no longer than that, or with `math.inf`, none is handed out twice.
-        max_secrets: How many issued secrets are kept for that, 0 or more; the oldest go first,
+        max_secrets: The number of issued secrets to keep for that, 0 or more; the oldest go first,
             and those that have ended.
         on_error: Called once with each error that became a 502, 503 or 504, by one of the requests
             that wait for the create. It should not block. What it raises, `handle` raises there.
-        **options: What differs for these calls from the client: see `RequestOptions`.
+        **options: Options of these calls that differ from the client's: see `RequestOptions`.
 
     Raises:
         ParameterError: the parameters of the session or the options cannot be right.

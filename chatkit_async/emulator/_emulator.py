@@ -69,7 +69,7 @@ class Emulator:
             documentation, which does not fit the API's schema.
         retired: True to refuse each create with 410, as the service may do once it has ended.
             Sessions that exist can still be cancelled.
-        deleted_cursor: How a list treats a cursor whose thread or item was deleted: `error` refuses
+        deleted_cursor: The treatment of a cursor whose thread or item was deleted: `error` refuses
             it with 400, `ignore` starts the list at its beginning, `accept` continues from there.
         state: A file of JSON lines with the state at the start, which `reset` returns to:
             `{"thread": {...}, "items": [...]}` as the API sends them, `{"session": {...}}` with the

@@ -68,7 +68,7 @@ class WorkflowTracingParam(Model):
     """Tracing of a workflow's runs. API documentation: Create ChatKit session, `tracing`.
 
     Attributes:
-        enabled: Whether runs are traced. The API's default: true.
+        enabled: True if runs are traced. The API's default: true.
     """
 
     enabled: bool | None = None
@@ -112,7 +112,7 @@ class AutomaticThreadTitlingParam(Model):
     """Titles for threads. API documentation: Create ChatKit session, `automatic_thread_titling`.
 
     Attributes:
-        enabled: Whether threads are given titles. The API's default: true.
+        enabled: True if threads are given titles. The API's default: true.
     """
 
     enabled: bool | None = None
@@ -131,9 +131,9 @@ class FileUploadParam(Model):
     """Uploads by the end user. API documentation: Create ChatKit session, `file_upload`.
 
     Attributes:
-        enabled: Whether files can be uploaded. The API's default: false.
+        enabled: True if files can be uploaded. The API's default: false.
         max_file_size: Megabytes a file may have, 1 to 512. The API's default: 512.
-        max_files: How many files a session may have, at least 1. The API's default: 10.
+        max_files: The maximum number of files of a session, at least 1. The API's default: 10.
     """
 
     enabled: bool | None = None
@@ -153,8 +153,8 @@ class HistoryParam(Model):
     """Earlier threads shown to the end user. API documentation: Create ChatKit session, `history`.
 
     Attributes:
-        enabled: Whether earlier threads are shown. The API's default: true.
-        recent_threads: How many of them, at least 1. The API's default: all.
+        enabled: True if earlier threads are shown. The API's default: true.
+        recent_threads: The number of threads to show, at least 1. The API's default: all.
     """
 
     enabled: bool | None = None
@@ -197,7 +197,7 @@ class ChatSessionExpiresAfterParam(Model):
 
     Attributes:
         seconds: Seconds from the anchor, 1 to 600. The API's default: 600.
-        anchor: What they count from: the session's creation is all there is.
+        anchor: The start of these seconds. Only the session's creation is possible.
     """
 
     seconds: int
@@ -253,13 +253,13 @@ class SessionCreateParams(Model):
     """All that makes a session. API documentation: Create ChatKit session.
 
     Attributes:
-        user: Who the session is for: your own id of the end user, not blank. Sessions of the same
+        user: Your own id of the end user of the session, not blank. Sessions of the same
             user see the same threads.
-        workflow: What the session runs: parameters, a mapping, or just the workflow's id.
-        chatkit_configuration: What the chat offers.
+        workflow: The workflow to run: parameters, a mapping, or just the workflow's id.
+        chatkit_configuration: The features of the chat.
         expires_after: When the session ends: parameters, a mapping, a timedelta of whole seconds,
             or whole seconds. The API's default: 600.
-        rate_limits: What the end user may send: parameters, a mapping, or requests per minute. The
+        rate_limits: The limit of the end user: parameters, a mapping, or requests per minute. The
             API's default: 10.
     """
 
@@ -286,7 +286,7 @@ class ChatKitWorkflowTracing(ReplyObject):
     """Tracing of a workflow's runs. API documentation: ChatKit session object, `tracing`.
 
     Attributes:
-        enabled: Whether runs are traced.
+        enabled: True if runs are traced.
     """
 
     enabled: bool
@@ -314,7 +314,7 @@ class ChatSessionAutomaticThreadTitling(ReplyObject):
     """Titles for threads. API documentation: ChatKit session object, `automatic_thread_titling`.
 
     Attributes:
-        enabled: Whether threads are given titles.
+        enabled: True if threads are given titles.
     """
 
     enabled: bool
@@ -325,9 +325,9 @@ class ChatSessionFileUpload(ReplyObject):
     """Uploads by the end user. API documentation: ChatKit session object, `file_upload`.
 
     Attributes:
-        enabled: Whether files can be uploaded.
+        enabled: True if files can be uploaded.
         max_file_size: Megabytes a file may have.
-        max_files: How many files the session may have.
+        max_files: The maximum number of files of the session.
     """
 
     enabled: bool
@@ -340,8 +340,8 @@ class ChatSessionHistory(ReplyObject):
     """Earlier threads shown to the end user. API documentation: ChatKit session object, `history`.
 
     Attributes:
-        enabled: Whether earlier threads are shown.
-        recent_threads: How many of them; None: all.
+        enabled: True if earlier threads are shown.
+        recent_threads: The number of threads to show. None: all.
     """
 
     enabled: bool
@@ -388,13 +388,13 @@ class ChatSession(ReplyObject):
         id: The session's id, `cksess_...`.
         object: Always `chatkit.session`.
         expires_at: When the session ends, in Unix seconds.
-        client_secret: What the browser authenticates with. Masked in its repr.
+        client_secret: The credential of the browser. Masked in its repr.
         workflow: The workflow it runs.
         user: The user it is for.
-        rate_limits: What the end user may send.
+        rate_limits: The limits of the end user.
         max_requests_per_1_minute: The same, requests per minute.
-        status: Where it is in its life. A status that is unknown here is a plain str.
-        chatkit_configuration: What the chat offers.
+        status: The status. A status that is unknown here is a plain str.
+        chatkit_configuration: The features of the chat.
     """
 
     id: str

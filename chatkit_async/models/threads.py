@@ -168,7 +168,7 @@ class ChatKitAttachment(PrivateObject):
         id: The attachment's id, `cfile_...`.
         name: The file's name.
         mime_type: The file's MIME type.
-        preview_url: Where a preview can be fetched. None: nowhere.
+        preview_url: The URL of a preview. None: there is no preview.
     """
 
     _shown = frozenset({"type", "id", "mime_type"})
@@ -237,7 +237,7 @@ class ChatKitAnnotation(PrivateObject):
 
     Attributes:
         type: `file` or `url`.
-        source: What it refers to.
+        source: The source that it refers to.
     """
 
     _shown = frozenset({"type"})
@@ -340,7 +340,7 @@ class ChatKitThreadUserMessageItem(ChatKitThreadItem):
     Attributes:
         content: The parts of the message, as typed or quoted.
         attachments: The files that came with it.
-        inference_options: What the user asked for. None: nothing.
+        inference_options: The choices of the user. None: no choices.
     """
 
     content: tuple[ChatKitUserMessageContent, ...]
