@@ -353,7 +353,7 @@ class Attempts:
         """Return the key for an attempt.
 
         Raises:
-            ConfigurationError: a callable returned a key that cannot be right.
+            ConfigurationError: a callable returned an invalid key.
         """
         provider = self.settings.api_key
         if not callable(provider):

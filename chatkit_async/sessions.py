@@ -181,7 +181,7 @@ class AsyncSessions:
             **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Raises:
-            ParameterError: the arguments cannot be right; nothing was sent.
+            ParameterError: the arguments are invalid. Nothing was sent.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
             APIResponseError: the reply was of no use.
@@ -211,7 +211,7 @@ class AsyncSessions:
             The session as it is now.
 
         Raises:
-            ParameterError: the id cannot be right; nothing was sent.
+            ParameterError: the id is invalid. Nothing was sent.
             NotFoundError: the session was not found in the project of this key.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
@@ -294,7 +294,7 @@ class AsyncSessions:
         defaults: Mapping[str, object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> BulkRun[CreateRowT, ChatSession]:
-        """Create a session for each row, and say of each what became of it: see `BulkRun`.
+        """Create a session for each row, and give the outcome of each: see `BulkRun`.
 
         Use each session as it comes: its secret lives 600 seconds at most. Nothing is sent before
         the run is entered or iterated.
@@ -320,7 +320,7 @@ class AsyncSessions:
                 Its limits are those of each row.
 
         Raises:
-            ParameterError: the arguments, rows aside, cannot be right; nothing was read.
+            ParameterError: an argument other than `rows` is invalid. Nothing was read.
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
@@ -350,7 +350,7 @@ class AsyncSessions:
         max_failures: int | None = MAX_FAILURES,
         **options: Unpack[RequestOptions],
     ) -> BulkRun[CancelRowT, ChatSession]:
-        """Cancel sessions, and say of each what became of it: see `BulkRun`.
+        """Cancel sessions, and give the outcome of each: see `BulkRun`.
 
         Args:
             session_ids: An iterable, or an asynchronous one, of ids, `cksess_...`, or sessions.
@@ -362,7 +362,7 @@ class AsyncSessions:
             **options: As in `create_many`.
 
         Raises:
-            ParameterError: the arguments, ids aside, cannot be right; nothing was read.
+            ParameterError: an argument other than `session_ids` is invalid. Nothing was read.
 
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """

@@ -241,7 +241,7 @@ class Sessions:
             **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Raises:
-            ParameterError: the arguments cannot be right; nothing was sent.
+            ParameterError: the arguments are invalid. Nothing was sent.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
             APIResponseError: the reply was of no use.
@@ -272,7 +272,7 @@ class Sessions:
             The session as it is now.
 
         Raises:
-            ParameterError: the id cannot be right; nothing was sent.
+            ParameterError: the id is invalid. Nothing was sent.
             NotFoundError: the session was not found in the project of this key.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
@@ -336,7 +336,7 @@ class Sessions:
         defaults: Mapping[str, object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> "BlockingBulkRun[CreateRowT, ChatSession]":
-        """Create a session for each row, and say of each what became of it: see `BlockingBulkRun`.
+        """Create a session for each row, and give the outcome of each: see `BlockingBulkRun`.
 
         Use each session as it comes: its secret lives 600 seconds at most. Nothing is sent before
         the run is entered or iterated.
@@ -362,7 +362,7 @@ class Sessions:
                 Its limits are those of each row.
 
         Raises:
-            ParameterError: the arguments, rows aside, cannot be right; nothing was read.
+            ParameterError: an argument other than `rows` is invalid. Nothing was read.
 
         API documentation: Create ChatKit session, `POST /chatkit/sessions`.
         """
@@ -390,7 +390,7 @@ class Sessions:
         max_failures: int | None = MAX_FAILURES,
         **options: Unpack[RequestOptions],
     ) -> "BlockingBulkRun[CancelRowT, ChatSession]":
-        """Cancel sessions, and say of each what became of it: see `BlockingBulkRun`.
+        """Cancel sessions, and give the outcome of each: see `BlockingBulkRun`.
 
         Args:
             session_ids: An iterable, or an asynchronous one, of ids, `cksess_...`, or sessions.
@@ -402,7 +402,7 @@ class Sessions:
             **options: As in `create_many`.
 
         Raises:
-            ParameterError: the arguments, ids aside, cannot be right; nothing was read.
+            ParameterError: an argument other than `session_ids` is invalid. Nothing was read.
 
         API documentation: Cancel chat session, `POST /chatkit/sessions/{session_id}/cancel`.
         """

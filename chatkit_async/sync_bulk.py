@@ -24,8 +24,8 @@ class BlockingBulkRun(Generic[RowT, ResultT]):
     requests in flight, and waits for their end. The outcomes that nobody took are still there to
     iterate over. Without the block a run that is not iterated to its end goes on in the background.
 
-    A failure that would hit every row stops the run: 401, 403, 410, no quota left, a key that
-    cannot be right, a closed client, no connection since the row started, a rate gate that stayed
+    A failure that would hit every row stops the run: 401, 403, 410, no quota left, an
+    invalid key, a closed client, no connection since the row started, a rate gate that stayed
     shut for `max_wait`, or `max_failures` rows that failed in the same way before any succeeded. It
     is not raised: `summary.stopped_by` has it.
 

@@ -72,7 +72,7 @@ class Threads:
                 Its limits are those of each page.
 
         Raises:
-            ParameterError: the arguments cannot be right. Nothing was sent.
+            ParameterError: the arguments are invalid. Nothing was sent.
 
         `page()` and iterating raise `APIError`, as `retrieve` does.
 
@@ -98,7 +98,7 @@ class Threads:
             **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Raises:
-            ParameterError: the id cannot be right. Nothing was sent.
+            ParameterError: the id is invalid. Nothing was sent.
             NotFoundError: the thread does not exist in this key's project.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
@@ -122,7 +122,7 @@ class Threads:
             finds the thread gone, that is a success too: see `attempts` of a raw response.
 
         Raises:
-            ParameterError: the id cannot be right. Nothing was sent.
+            ParameterError: the id is invalid. Nothing was sent.
             NotFoundError: the thread does not exist in this key's project.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
@@ -161,7 +161,7 @@ class Threads:
             **options: As in `create_many`.
 
         Raises:
-            ParameterError: the arguments, threads aside, cannot be right; nothing was read.
+            ParameterError: an argument other than `threads` is invalid. Nothing was read.
 
         API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
         """
@@ -202,7 +202,7 @@ class Threads:
             **options: As in `list`.
 
         Raises:
-            ParameterError: the arguments cannot be right. Nothing was sent.
+            ParameterError: the arguments are invalid. Nothing was sent.
 
         `page()` and iterating raise `APIError`, as `retrieve` does.
 

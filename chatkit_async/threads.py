@@ -83,7 +83,7 @@ class AsyncThreads:
                 Its limits are those of each page.
 
         Raises:
-            ParameterError: the arguments cannot be right. Nothing was sent.
+            ParameterError: the arguments are invalid. Nothing was sent.
 
         Awaiting and iterating raise `APIError`, as `retrieve` does.
 
@@ -129,7 +129,7 @@ class AsyncThreads:
             **options: Options of this call that differ from the client's: see `RequestOptions`.
 
         Raises:
-            ParameterError: the id cannot be right. Nothing was sent.
+            ParameterError: the id is invalid. Nothing was sent.
             NotFoundError: the thread does not exist in this key's project.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
@@ -163,7 +163,7 @@ class AsyncThreads:
             finds the thread gone, that is a success too: see `attempts` of a raw response.
 
         Raises:
-            ParameterError: the id cannot be right. Nothing was sent.
+            ParameterError: the id is invalid. Nothing was sent.
             NotFoundError: the thread does not exist in this key's project.
             APIStatusError: the API refused: see its subclasses.
             APIConnectionError: no reply came; `APITimeoutError`: not in time.
@@ -202,7 +202,7 @@ class AsyncThreads:
             **options: As in `create_many`.
 
         Raises:
-            ParameterError: the arguments, threads aside, cannot be right; nothing was read.
+            ParameterError: an argument other than `threads` is invalid. Nothing was read.
 
         API documentation: Delete ChatKit thread, `DELETE /chatkit/threads/{thread_id}`.
         """
@@ -246,7 +246,7 @@ class AsyncThreads:
             **options: As in `list`.
 
         Raises:
-            ParameterError: the arguments cannot be right. Nothing was sent.
+            ParameterError: the arguments are invalid. Nothing was sent.
 
         Awaiting and iterating raise `APIError`, as `retrieve` does.
 

@@ -177,7 +177,7 @@ class ClientSecretEndpoint:
         **options: Options of these calls that differ from the client's: see `RequestOptions`.
 
     Raises:
-        ParameterError: the parameters of the session or the options cannot be right.
+        ParameterError: the parameters of the session or the options are invalid.
         ConfigurationError: `min_ttl` or `max_secrets` is out of range.
         TypeError: the client is a blocking one.
     """
@@ -237,7 +237,7 @@ class ClientSecretEndpoint:
             rate_limits: Instead of the endpoint's own.
 
         Raises:
-            ParameterError: what you gave for this user cannot be right; nothing was sent.
+            ParameterError: the parameters for this user are invalid. Nothing was sent.
             Exception: what your own `api_key` or `on_attempt` raised, to all who share the create,
                 or what your `on_error` raised, to the one that called it.
         """
@@ -281,7 +281,7 @@ class BlockingClientSecretEndpoint:
         **options: Options of these calls that differ from the client's: see `RequestOptions`.
 
     Raises:
-        ParameterError: the parameters of the session or the options cannot be right.
+        ParameterError: the parameters of the session or the options are invalid.
         ConfigurationError: `min_ttl` or `max_secrets` is out of range.
         TypeError: the client is an async one.
     """
@@ -341,7 +341,7 @@ class BlockingClientSecretEndpoint:
             rate_limits: Instead of the endpoint's own.
 
         Raises:
-            ParameterError: what you gave for this user cannot be right; nothing was sent.
+            ParameterError: the parameters for this user are invalid. Nothing was sent.
             Exception: what your own `api_key` or `on_attempt` raised, to all who share the create,
                 or what your `on_error` raised, to the one that called it.
         """
@@ -532,7 +532,7 @@ class _EndpointCore:
         found.whole("max_secrets", max_secrets, least=0)
         if found:
             raise ConfigurationError(found)
-        # What cannot be right is told when the application starts, not when the first user comes.
+        # Invalid options raise when the application starts, not when the first user comes.
         _protocol.create_session({"user": "user", **given}, options)
         _protocol.warn_of_latest(given.get("workflow"))
         self.now = _now

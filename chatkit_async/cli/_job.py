@@ -321,7 +321,7 @@ class Job(Interruptible, Generic[V]):
         state = self._sink.history.state(row.index)
         if state is not None:
             sends = self._again.includes(state)
-            # A row that was refused is one to mend before it is sent again.
+            # A row that was refused has to be corrected before it is sent again.
             if not (self._sink.history.is_of(row) or (sends and state is State.REJECTED)):
                 raise InputError(
                     f"row {row.index + 1:,}, on line {row.line:,}, is not what it was when the "
