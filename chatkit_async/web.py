@@ -136,8 +136,8 @@ class ClientSecretEndpoint:
     How long it has left is counted on this machine from the moment the reply came, and from what
     the reply itself says of the API's time: a clock that is wrong here does no harm.
 
-    **Failures.** `handle` raises for mistakes of your own only. What the API or the network failed
-    at becomes a response that shows nothing of the key, the workflow or the API's reply:
+    **Failures.** `handle` raises only for invalid arguments. A failure of the API or the network
+    becomes a response that shows nothing of the key, the workflow or the API's reply:
 
     ====== =============== ======================================================================
     Status `error.code`    When
@@ -148,7 +148,7 @@ class ClientSecretEndpoint:
     503    unavailable     No connection, the API's own failure (5xx), or the client was closed.
                            `Retry-After` says when to ask again.
     504    timeout         No reply in time.
-    502    bad_gateway     The rest, which asking again does not mend: a key or a workflow that is
+    502    bad_gateway     A failure that asking again does not fix: a key or a workflow that is
                            refused, no quota left, a bad certificate, a reply without a secret.
     ====== =============== ======================================================================
 
