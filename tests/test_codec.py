@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import attrs
 import pytest
+from conversation import CONVERSATION
 from hypothesis import given
 from hypothesis import strategies as st
 from replies import DOCUMENTED_CREATED, FITTING
@@ -32,6 +33,8 @@ from chatkit_async.models import (
     SessionCreateParams,
     WorkflowTracingParam,
 )
+from chatkit_async.models._base import member_class, promised_object
+from chatkit_async.models.threads import ChatKitThreadItemList
 from chatkit_async.secret import Secret
 
 SURROGATE = "\ud83d"
@@ -805,3 +808,14 @@ def test_what_reads_a_reply_is_nobody_else_s_converter():
     import cattrs
 
     assert _codec._converter is not cattrs.global_converter
+
+
+def test_conversions_are_made_again_when_forgotten():
+    # Else the test that comes first in a process decides if making them is measured.
+    _codec._slots_of.cache_clear()
+    _codec._converter._structure_func.clear_cache()
+    promised_object.cache_clear()
+    member_class.cache_clear()
+    assert _codec.from_dict(ChatSession, FITTING).to_dict() == FITTING
+    page = {"object": "list", "data": CONVERSATION, "first_id": None, "last_id": None}
+    assert _codec.from_dict(ChatKitThreadItemList, page).to_dict() == page
