@@ -41,10 +41,13 @@ hypothesis.settings.load_profile("default")
 Emulator.wait_until.__kwdefaults__["timeout"] = PATIENCE
 
 
-# A shell starts what it puts in the background with Ctrl-C ignored, and everything started from
-# there inherits that; tests of Ctrl-C mean the usual.
+# A shell ignores Ctrl-C in what it starts in the background, and nohup ignores SIGHUP. Everything
+# started from there inherits that. The tests of signals mean the usual.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in ("SIGHUP", "SIGTERM"):  # Windows has no SIGHUP
+    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 class _ClientResponse(aiohttp.ClientResponse):
