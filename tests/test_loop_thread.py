@@ -375,6 +375,31 @@ def test_ctrl_c_ends_the_call_and_not_the_client(script, emulator, number):
     assert [record.outcome for record in emulator.requests] == ["client_gone", "sent"]
 
 
+def test_a_call_that_takes_longer_than_a_slice_is_waited_for(client, monkeypatch):
+    second_slice = threading.Event()
+
+    class Call(_loop_thread._Call):
+        def __init__(self, start):
+            super().__init__(start)
+            self.slices = 0
+            self._lock, self.in_progress = self.in_progress, self
+
+        def acquire(self, timeout):
+            self.slices += 1
+            if self.slices == 2:
+                second_slice.set()
+            return self.slices > 1 and self._lock.acquire(timeout=PATIENCE)
+
+        def release(self):
+            self._lock.release()
+
+    async def answer():
+        return await asyncio.to_thread(second_slice.wait, PATIENCE)
+
+    monkeypatch.setattr(_loop_thread, "_Call", Call)
+    assert client._loop_thread.run(answer)
+
+
 def test_ctrl_c_that_wakes_nobody_ends_the_call_all_the_same(client, emulator, monkeypatch):
     # As a signal may that arrives between the last look for one and the wait.
     assert 0 < _loop_thread.SLICE <= 1
