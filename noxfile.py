@@ -82,8 +82,9 @@ def run_tests(session: nox.Session, *pytest_options: str) -> None:
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location).resolve() / "coverage")
     session.run("coverage", "erase")
-    # A process per core: the tests of faults, forks and simulated hours are many.
-    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *pytest_options, *session.posargs)
+    # A process per core, and one for the time that the others wait for sockets and processes.
+    workers = str((os.cpu_count() or 1) + 1)
+    session.run("coverage", "run", "-m", "pytest", "-n", workers, *pytest_options, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     # A chosen few tests cannot cover everything.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
