@@ -30,7 +30,7 @@ from chatkit_async.cli._options import (
     state_variable_option,
     timeout_option,
 )
-from chatkit_async.cli._output import counted, note, without_secrets
+from chatkit_async.cli._output import counted, note, reason, without_secrets
 from chatkit_async.cli._progress import duration
 from chatkit_async.cli._rows import (
     CsvDecoder,
@@ -392,7 +392,7 @@ def _file(source: Path) -> BufferedReader:
     try:
         return source.open("rb")
     except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror or error}") from None
+        raise InputError(f"cannot read {source}: {reason(error)}") from None
 
 
 def _refuse_if_locked(file: BufferedReader, source: Path) -> None:

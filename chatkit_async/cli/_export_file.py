@@ -22,7 +22,8 @@ from urllib.parse import quote
 import attrs
 import click
 
-from chatkit_async.cli._line_file import LineFile, LineFileError, reason
+from chatkit_async.cli._line_file import LineFile, LineFileError
+from chatkit_async.cli._output import reason
 from chatkit_async.cli._transcript import attachments, markdown_heading, markdown_of
 from chatkit_async.models.threads import ChatKitThread, ChatKitThreadItem
 from chatkit_async.pages import AsyncPage

@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 
 import click
 
-from chatkit_async.cli._output import note
+from chatkit_async.cli._output import note, reason
 
 _OWNER_ONLY = 0o600
 _GROUP_AND_OTHERS = 0o077
@@ -185,11 +185,6 @@ class LineFile(ABC):
 
     def _error(self, said: str) -> LineFileError:
         return LineFileError(f"cannot write {self._path}: {said}")
-
-
-def reason(error: OSError) -> str:
-    """Return the reason of the operating system."""
-    return error.strerror or str(error)
 
 
 def lock(descriptor: int, *, shared: bool = False) -> None:

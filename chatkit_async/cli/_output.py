@@ -57,8 +57,13 @@ def write(text: str, *, err: bool = False) -> None:
             return
         if closed:
             raise click.exceptions.Exit(FAILED) from None
-        message = f"cannot write to standard output: {error.strerror or error}"
+        message = f"cannot write to standard output: {reason(error)}"
         raise click.ClickException(message) from None
+
+
+def reason(error: OSError) -> str:
+    """Return the reason of the operating system."""
+    return error.strerror or str(error)
 
 
 def write_json(value: object) -> None:

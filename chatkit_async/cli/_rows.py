@@ -22,7 +22,7 @@ from chatkit_async._checks import described, text_problem
 from chatkit_async._codec import SHORT_FORMS, create_params, merged
 from chatkit_async._exit_codes import USAGE
 from chatkit_async._protocol import cancel_session
-from chatkit_async.cli._output import counted, without_secrets
+from chatkit_async.cli._output import counted, reason, without_secrets
 from chatkit_async.errors import ParameterError, Problem
 from chatkit_async.models import StateVariable
 
@@ -211,7 +211,7 @@ def read(stream: Stream) -> bytes:
     try:
         return stream.read1(CHUNK)
     except OSError as error:
-        raise InputError(f"cannot read the input: {error.strerror or error}") from None
+        raise InputError(f"cannot read the input: {reason(error)}") from None
 
 
 # Parameters of sessions ---------------------------------------------------------------------------
@@ -323,7 +323,19 @@ class JsonDecoder:
         """Any line can be the last."""
 
 
-_SEPARATOR = re.compile(rb'"?sep=([\t!#-/:-@\[-`{-~])"?', re.IGNORECASE)  # Excel's own first line
+_SEPARATOR = re.compile(rb'"?sep=([\t!#-/:-@\[-`{-~])"?', re.IGNORECASE)
+
+
+def named_separator(line: bytes) -> str:
+    """Return the separator that Excel's own first line names. Empty: it is another line."""
+    found = _SEPARATOR.fullmatch(line)
+    return found[1].decode() if found else ""
+
+
+def separator_of(header: bytes) -> str:
+    """Return the separator that a header has most of outside quotes."""
+    bare = re.sub(rb'"[^"]*"', b"", header)
+    return max(",;\t", key=lambda mark: bare.count(mark.encode()))
 
 
 class CsvDecoder:
@@ -371,8 +383,8 @@ class CsvDecoder:
             return None
         if self._columns is not None:
             return self._row(self._columns, line)
-        if not self._delimiter and (separator := _SEPARATOR.fullmatch(line)):
-            self._delimiter = separator[1].decode()
+        if not self._delimiter and (named := named_separator(line)):
+            self._delimiter = named
         elif names := self._names(line):
             self._columns = self._header(names)
         return None
@@ -386,8 +398,7 @@ class CsvDecoder:
 
     def _names(self, line: bytes) -> list[str]:
         if not self._delimiter:
-            bare = re.sub(rb'"[^"]*"', b"", line)
-            self._delimiter = max(",;\t", key=lambda mark: bare.count(mark.encode()))
+            self._delimiter = separator_of(line)
         try:
             names = [name.strip() for name in self._cells(line)]
         except ValueError as error:
@@ -557,7 +568,7 @@ def _read_object(path: Path) -> Values:
         text = content.removeprefix(_BOM).decode()
         value: object = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
-        raise click.UsageError(f"cannot read {said}: {error.strerror or error}.") from None
+        raise click.UsageError(f"cannot read {said}: {reason(error)}.") from None
     except (ValueError, RecursionError) as error:
         kind = "TOML" if path.suffix == ".toml" else "JSON"
         raise click.UsageError(f"{said} are not {kind}: {error}.") from None

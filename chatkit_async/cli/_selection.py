@@ -12,7 +12,7 @@ import click
 from chatkit_async._settings import Settings
 from chatkit_async.cli._export_file import Ids
 from chatkit_async.cli._job import Source
-from chatkit_async.cli._output import masked
+from chatkit_async.cli._output import masked, reason
 from chatkit_async.cli._rows import CsvDecoder, Decoder, IdDecoder, InputError, JsonDecoder, Row
 from chatkit_async.models.threads import ChatKitThread
 
@@ -145,7 +145,7 @@ def _rows(path: Path, decoder: Decoder[V]) -> Iterator[Row[V]]:
         with path.open("rb") as file:
             yield from Source(decoder, file, None).all()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(f"cannot read {path}: {reason(error)}") from None
 
 
 def project() -> dict[str, str]:

@@ -18,10 +18,12 @@ from chatkit_async.cli._output import (
     counted,
     note,
     printable_lines,
+    reason,
     without_secrets,
     write,
     write_json,
 )
+from chatkit_async.cli._rows import named_separator, separator_of
 
 MAX_LISTED_FAILURES = 10
 
@@ -63,7 +65,7 @@ class Report:
                 for _, record, state in read_journal(file, path, self._history):
                     self._take(record, state)
         except OSError as error:
-            raise LineFileError(f"cannot read {path}: {error.strerror or error}") from None
+            raise LineFileError(f"cannot read {path}: {reason(error)}") from None
         except (KeyError, TypeError, ValueError, AttributeError):
             raise LineFileError(f"{path} is damaged") from None
         if not hasattr(self, "header"):
@@ -126,18 +128,19 @@ class Report:
         """Yield the rows to correct as the input has them, with the reason. CSV has its header."""
         rejected = (each for each in self.failures.values() if each.kind == "rejected")
         wanted = {failure.first_line: failure.message for failure in rejected}
-        separator = ""
+        separator, has_header = "", self.header.command == "bulk create"
         numbered = enumerate((line.rstrip("\n") for line in lines), 1)
         for number, row in numbered:
-            is_head = number < self.first_line and self.header.command == "bulk create" and row
+            is_head = has_header and number < self.first_line and row.strip(',;\t "')
             if not is_head and number not in wanted:
                 continue
             while (is_head or separator) and row.count('"') % 2 and (more := next(numbered, None)):
                 row += f"\n{more[1]}"  # noqa: PLW2901 - a row of CSV goes on within quotes
             if is_head:
-                marked = row.startswith("sep=")
-                separator = row[4] if marked else max(",;\t", key=row.count)
-                yield row if marked else f"{row}{separator}reason"
+                named = "" if separator else named_separator(row.encode())
+                separator = separator or named or separator_of(row.encode())
+                has_header = bool(named)
+                yield row if named else f"{row}{separator}reason"
             elif separator:
                 cell = StringIO()
                 csv.writer(cell, delimiter=separator, lineterminator="").writerow([wanted[number]])

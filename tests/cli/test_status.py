@@ -1,4 +1,4 @@
-"""What `bulk status` says of a run."""
+"""`bulk status`: the summary of a run, and its rejected rows."""
 
 from __future__ import annotations
 
@@ -95,6 +95,11 @@ BAD = "must be a whole number, got 'x'"
             'workflow;"user";expires_after\r\nwf_1;"Ü\r\n1";x\r\nwf_1;ada;\r\n',
             "utf-8-sig",
             f'workflow;"user";expires_after;reason\nwf_1;"Ü\n1";x;expires_after.seconds: {BAD}\n',
+        ),
+        (
+            '"SEP=;"\n"user";workflow;expires_after\n;;\nada;wf_1;\nbob;wf_1;x\n',
+            "utf-8",
+            f'"SEP=;"\n"user";workflow;expires_after;reason\nbob;wf_1;x;expires_after.seconds: {BAD}\n',
         ),
         (
             '{"user": "ada", "workflow": "wf_1"}\n{"user": "bob"}\n',
