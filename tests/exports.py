@@ -40,7 +40,7 @@ def exported(path):
 
 
 def held(emulator, *ids):
-    """What an export of these threads has, or of all."""
+    """Return the ids of the items that an export must have, by thread: of these threads, or of all."""
     return {
         thread.id: [item["id"] for item in thread.items]
         for thread in emulator.threads.values()

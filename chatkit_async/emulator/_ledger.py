@@ -51,7 +51,7 @@ class Record:
     path: str = field(converter=masked_text)
     """As sent: still percent-encoded, without the query."""
     query: str = field(converter=masked_text)
-    """As sent; empty if there is none."""
+    """As sent, without the question mark. Empty if the request had no query."""
     headers: Mapping[str, str] = field(repr=False)
     """Case-insensitive; of an API key only the last four characters are left."""
     request_id: str
@@ -73,7 +73,7 @@ class Record:
     fault: Fault | None = None
     """The fault that the request met."""
     status: int | None = None
-    """The status of the reply; None as long as there is none."""
+    """The status of the reply. None before the reply."""
     outcome: RecordOutcome = "pending"
     """The outcome of the reply.
 

@@ -1,4 +1,4 @@
-"""What a job does at moments that a whole run seldom comes to."""
+"""Jobs at moments that a whole run seldom reaches."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_tasks_that_are_left_are_cancelled():
 
     async def left():
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             ended.append(True)
 
@@ -71,7 +71,7 @@ def test_ctrl_c_closes_generators_and_the_loop():
         await anext(generator)
         loops.append(generator)
         asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     with pytest.raises(KeyboardInterrupt):
         run(interrupted())
@@ -86,7 +86,7 @@ def test_ctrl_c_wakes_a_loop_that_sleeps():
 
     async def interrupted():
         asyncio.get_running_loop().call_soon(threading.Timer(0.05, interrupt).start)
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     with pytest.raises(KeyboardInterrupt):
         run(interrupted())
@@ -105,7 +105,7 @@ def test_signal_cancels_unless_it_is_handled(number):
         signal.raise_signal(number)
         await told.wait()
         signal.raise_signal(number)
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     previous = signal.getsignal(number)
     with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
@@ -135,7 +135,7 @@ def _interrupt(wrapped):
 def test_a_cancellation_that_is_not_ctrl_c_stays_one():
     async def cancelled():
         asyncio.current_task().cancel()
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     with pytest.raises(asyncio.CancelledError):
         run(cancelled())

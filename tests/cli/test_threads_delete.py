@@ -47,7 +47,7 @@ def of_kind(lines, kind):
 
 
 def left(emulator):
-    """What is in the emulator, byte for byte."""
+    """Return the emulator's threads, byte for byte."""
     return {
         thread.id: json.dumps([thread.user, thread.title, thread.items])
         for thread in emulator.threads.values()

@@ -109,8 +109,8 @@ REPLIES = {
     "a body cut short": Cut(http(CONTENT)[:-20]),
     "JSON without its end": http(CONTENT[:-20]),
     "no HTTP": Cut(CONTENT),
-    "a status that is none": Cut(b"HTTP/1.1 2000 " + CONTENT),
-    "gzip that is none": http(CONTENT, Content_Encoding="gzip"),
+    "an invalid status": Cut(b"HTTP/1.1 2000 " + CONTENT),
+    "a false gzip label": http(CONTENT, Content_Encoding="gzip"),
     "an unknown encoding": http(gzip.compress(CONTENT), Content_Encoding="br"),
     "a list": sent(ITEMS),
     "a string": sent(SAID),
@@ -165,7 +165,7 @@ async def test_error_on_a_later_page_quotes_no_earlier_item(call):
 
 
 def test_error_of_the_loop_shows_no_conversation():
-    """What the loop over a list raises, and what ends it, holds the iterator's frames."""
+    """Errors raised by the loop over a list, which hold the iterator's frames."""
 
     async def main():
         async with serve(replying(sent(PAGE), Cut(http(CONTENT)[:-20]))) as server:

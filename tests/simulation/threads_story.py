@@ -27,7 +27,7 @@ FAULTS += [Fault(page="no_last_id"), Fault(drop="reset", after=True), Fault(stat
 
 @attrs.frozen
 class Plan:
-    """What a seed stands for."""
+    """The story of a seed."""
 
     server: dict
     client: dict
@@ -91,7 +91,7 @@ def draw(seed: int) -> Plan:
 
 @attrs.define
 class World:
-    """A story under way."""
+    """A story in progress."""
 
     plan: Plan
     random: Random
